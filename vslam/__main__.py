@@ -1,0 +1,7 @@
+"""python -m vslam"""
+
+import sys
+
+from vslam.cli.main import main
+
+sys.exit(main())

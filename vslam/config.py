@@ -1,0 +1,130 @@
+"""All settings: one tree of frozen dataclasses, read from YAML; an unknown key is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from vslam.errors import VslamError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ExtractorConfig:
+    """Which features, and how many."""
+
+    name: str = "orb"
+    max_keypoints: int = 1000  # as many as the C++ systems use at 640x480
+    options: dict[str, Any] = field(default_factory=dict)  # the extractor's own settings, see its Config
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a run depends on besides its data."""
+
+    extractor: ExtractorConfig = ExtractorConfig()
+
+
+def from_dict(kind: type[T], values: dict[str, Any], where: str) -> T:
+    """A dataclass `kind` from nested dictionaries; `where` names the source in error messages.
+
+    Raises:
+        VslamError: unknown key, or a value of the wrong type.
+    """
+    return _build(kind, values, where, "")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The plain nested dictionaries of a configuration, ready for YAML."""
+    return dataclasses.asdict(config)
+
+
+def load_config(path: str | Path | None = None, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """The defaults, changed by a YAML file (a path, or the name of one in `configs/`), then by `key.sub=value` words.
+
+    Raises:
+        VslamError: no such file, not YAML, unknown key, wrong type.
+    """
+    import yaml
+
+    values: dict[str, Any] = {}
+    where = "--set"
+    if path is not None:
+        file = find_config(path)
+        where = str(file)
+        try:
+            values = yaml.safe_load(file.read_text()) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise VslamError(f"{file}: not YAML: {str(error).splitlines()[0]}") from None
+        if not isinstance(values, dict):
+            raise VslamError(f"{file}: expected 'key: value' lines, found a {type(values).__name__}")
+        from_dict(Config, values, where)  # so that a mistake of the file is blamed on the file
+    for word in overrides:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise VslamError(f"--set {word}: expected key=value, for example extractor.max_keypoints=500")
+        *parents, last = key.split(".")
+        node = values
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise VslamError(f"--set {word}: '{parent}' is a value, not a group of settings")
+        node[last] = yaml.safe_load(text)
+        where = f"--set {word}"
+        from_dict(Config, values, where)
+    return from_dict(Config, values, where)
+
+
+def find_config(path: str | Path) -> Path:
+    """A configuration file: the path itself, or a recipe shipped with the package by its name."""
+    file = Path(path)
+    if file.is_file():
+        return file
+    for shipped in shipped_folders("configs"):
+        named = shipped / f"{path}.yaml"
+        if named.is_file():
+            return named
+    known = sorted({found.stem for folder in shipped_folders("configs") for found in folder.glob("*.yaml")})
+    raise VslamError(f"{path}: no such configuration file; shipped ones: {', '.join(known) or 'none'}")
+
+
+def shipped_folders(name: str) -> list[Path]:
+    """Where `configs` or `weights` may be: inside an installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    return [folder for folder in (package / f"_{name}", package.parent / name) if folder.is_dir()]
+
+
+def _build(kind: Any, value: Any, where: str, key: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise VslamError(f"{where}: '{key}' is a group of settings, not '{value}'")
+        hints = get_type_hints(kind)
+        for name in value:
+            if name not in hints:
+                known = ", ".join(hints)
+                raise VslamError(f"{where}: unknown key '{f'{key}.{name}'.lstrip('.')}'; known: {known}")
+        return kind(**{name: _build(hints[name], v, where, f"{key}.{name}".lstrip(".")) for name, v in value.items()})
+    origin = get_origin(kind)
+    if origin is Literal:
+        if value not in get_args(kind):
+            raise VslamError(f"{where}: {key} is '{value}'; expected one of {', '.join(map(str, get_args(kind)))}")
+        return value
+    if origin is types.UnionType:
+        if value is None and type(None) in get_args(kind):
+            return None
+        return _build(next(k for k in get_args(kind) if k is not type(None)), value, where, key)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise VslamError(f"{where}: {key} is '{value}'; expected a list")
+        return tuple(_build(get_args(kind)[0], item, where, key) for item in value)
+    if origin is dict:
+        kind = dict
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise VslamError(f"{where}: {key} is '{value}'; expected {kind.__name__}")
+    return value

@@ -1,0 +1,164 @@
+"""The values that travel between stages: plain arrays in small frozen dataclasses.
+
+Conventions (docs/conventions.md): `T_world_camera` maps camera to world coordinates, float64 (4, 4);
+camera axes x right, y down, z forward; metres, seconds, radians; pixel (0, 0) is the centre of the
+top-left pixel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+
+VIRTUAL_BASELINE_M = 0.08
+"""Baseline of the virtual right camera of an RGB-D sensor that states none (structured light: about 75 mm)."""
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera with optional radial-tangential distortion.
+
+    `fx fy cx cy` in pixels, `width height` in pixels, `fps` in Hz, `depth_scale` in depth units per metre,
+    `baseline` in metres (stereo, or the virtual one of RGB-D), `distortion` = (k1, k2, p1, p2, k3), the model of
+    Brown (1971) as OpenCV defines it.
+    """
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    width: int
+    height: int
+    fps: float = 30.0
+    depth_scale: float = 5000.0
+    baseline: float = VIRTUAL_BASELINE_M
+    distortion: tuple[float, ...] = ()
+
+    @property
+    def K(self) -> np.ndarray:
+        """Intrinsic matrix, float64 (3, 3)."""
+        return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
+
+    @property
+    def pinhole(self) -> np.ndarray:
+        """`(fx, fy, cx, cy, fx * baseline)`, float64 (5,): what kernels take."""
+        return np.array([self.fx, self.fy, self.cx, self.cy, self.fx * self.baseline])
+
+    def project(self, xyz: np.ndarray) -> np.ndarray:
+        """Undistorted pixels (N, 2) of points (N, 3) in the camera frame; z must be positive."""
+        return xyz[:, :2] / xyz[:, 2:3] * (self.fx, self.fy) + (self.cx, self.cy)
+
+    def unproject(self, xy: np.ndarray, depth: np.ndarray) -> np.ndarray:
+        """Points (N, 3) in the camera frame of undistorted pixels (N, 2) at depths (N,) in metres."""
+        rays = (np.asarray(xy, np.float64) - (self.cx, self.cy)) / (self.fx, self.fy)
+        return np.concatenate([rays, np.ones((len(rays), 1))], axis=1) * np.asarray(depth, np.float64)[:, None]
+
+    def undistort(self, xy: np.ndarray) -> np.ndarray:
+        """Where a pinhole camera of the same intrinsics would see the pixels `xy` (N, 2); float32 (N, 2)."""
+        if not any(self.distortion) or not len(xy):
+            return np.ascontiguousarray(xy, np.float32)
+        import cv2
+
+        points = np.ascontiguousarray(xy, np.float32).reshape(-1, 1, 2)
+        return cv2.undistortPoints(points, self.K, np.array(self.distortion), P=self.K).reshape(-1, 2)
+
+
+@dataclass(frozen=True)
+class RawFrame:
+    """What a sensor delivers: `timestamp` s, `image` (H, W) or (H, W, 3) BGR uint8, `depth` (H, W) float32 metres
+    with 0 = none, registered to the image, `right` (H, W) uint8 of a rectified stereo pair."""
+
+    timestamp: float
+    image: np.ndarray
+    depth: np.ndarray | None = None
+    right: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Features:
+    """Keypoints and descriptors of one image, evenly spread, in no promised order.
+
+    `xy` (N, 2) float32 pixels as seen (distorted), `sigma` (N,) float32 standard deviation of `xy` in pixels,
+    `score` (N,) float32, `octave` (N,) uint8, `angle` (N,) float32 radians, `descriptors` (N, D) uint8 (Hamming)
+    or float32 (unit length, L2).
+    """
+
+    xy: np.ndarray
+    sigma: np.ndarray
+    score: np.ndarray
+    octave: np.ndarray
+    angle: np.ndarray
+    descriptors: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.xy)
+
+
+@dataclass(frozen=True)
+class Matches:
+    """`pairs` (K, 2) int32 indices into a and b; `distance` (K,) float32: bits, or 2 - 2 cos for float descriptors."""
+
+    pairs: np.ndarray
+    distance: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """`timestamps` (N,) float64 seconds, strictly rising; `poses` (N, 4, 4) float64 `T_world_camera`."""
+
+    timestamps: np.ndarray
+    poses: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.timestamps)
+
+
+class State(StrEnum):
+    """What became of a frame. A frame has a pose when its state is OK or WEAK."""
+
+    OK = "ok"
+    WEAK = "weak"  # the pose rests on the shape of surfaces, or on very few points
+    LOST = "lost"
+    DROPPED = "dropped"  # real time: came while the tracker was busy
+    UNREADABLE = "unreadable"  # did not decode
+
+
+class Reason(StrEnum):
+    """Why a frame is not simply tracked from its predecessor."""
+
+    NONE = ""
+    FIRST_FRAME = "first frame"
+    FEW_KEYPOINTS = "few keypoints"
+    FEW_MATCHES = "few matches"
+    FEW_INLIERS = "few inliers"
+    NO_DEPTH = "no depth"
+    MOTION_TOO_LARGE = "motion too large"
+    FROM_REFERENCE = "from reference keyframe"
+    FROM_KEYFRAMES = "from last keyframes"
+    FROM_DEPTH = "from depth alone"
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """The answer to one frame.
+
+    `T_world_camera` is float64 (4, 4), or None when lost. `matches` and `inliers` count map points found in the frame
+    and those that fit its pose. `stage_ms` names the stages and their wall times; `tracking_ms` and
+    `tracking_cpu_ms` run from the image in memory to the pose (wall, and CPU of the calling thread).
+    """
+
+    timestamp: float
+    state: State
+    reason: Reason = Reason.NONE
+    T_world_camera: np.ndarray | None = None
+    matches: int = 0
+    inliers: int = 0
+    keyframe: bool = False
+    stage_ms: dict[str, float] = field(default_factory=dict)
+    tracking_ms: float = 0.0
+    tracking_cpu_ms: float = 0.0
