@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from vslam.evaluation import metrics
+from vslam.datasets.trajectory import write_atomically, write_tum
+from vslam.evaluation import files, metrics
 from vslam.types import Camera, State, Tracked, Trajectory
 
 MAX_GAP_S = 0.02
@@ -107,7 +108,20 @@ def write_results(record: RunRecord, folder: str | Path) -> dict[str, Any]:
 
     Each file appears under its name only when complete.
     """
-    raise NotImplementedError
+    from vslam.evaluation.report import report_html  # not needed by those who only want the figures
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = files.plain(compute_metrics(record))
+    write_tum(folder / "trajectory.txt", record.final)
+    write_tum(folder / "trajectory_live.txt", record.live)
+    write_tum(folder / "keyframes.txt", record.keyframes)
+    write_atomically(folder / "map.ply", files.ply_bytes(record.points_xyz, record.points_rgb))
+    write_atomically(folder / "config.yaml", files.yaml_text(record.config))
+    write_atomically(folder / "frames.csv", files.frames_csv(record.frames))
+    write_atomically(folder / "report.html", report_html(record, figures))
+    write_atomically(folder / "metrics.json", files.json_text(figures))  # last: its presence means a whole result
+    return figures
 
 
 def _accuracy(record: RunRecord) -> dict[str, Any]:
