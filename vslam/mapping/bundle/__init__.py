@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -56,11 +57,5 @@ def adjust(
         if stop_flag is not None and stop_flag[0]:
             break
         active = solution.inlier
-        problem = _moved(problem, solution)
+        problem = replace(problem, poses=solution.poses, points=solution.points)
     return solution
-
-
-def _moved(problem: Problem, solution: Solution) -> Problem:
-    from dataclasses import replace
-
-    return replace(problem, poses=solution.poses, points=solution.points)

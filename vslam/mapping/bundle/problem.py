@@ -11,6 +11,8 @@ MONO_GATE = 5.991
 """95 % quantile of chi-square with 2 degrees of freedom (u, v)."""
 STEREO_GATE = 7.815
 """95 % quantile of chi-square with 3 degrees of freedom (u, v, disparity)."""
+MIN_DEPTH = 1e-3
+"""Metres from the plane of the camera below which a projection is taken as if at this depth: large, but finite."""
 
 
 @dataclass(frozen=True)
@@ -95,3 +97,35 @@ class Solution:
 
 Solver = Callable[..., Solution]
 """`solve(problem, iterations, *, robust, active, min_gain, stop_flag) -> Solution`, as in `schur.py` and `g2o.py`."""
+
+
+def evaluate(problem: Problem, poses: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """chi2 (M,) of the observations and depth (M,) in their cameras, for other poses and points."""
+    fx, fy, cx, cy, bf = problem.pinhole
+    T, X = poses[problem.pose_index], points[problem.point_index]
+    x, y, depth = (np.einsum("mij,mj->mi", T[:, :3, :3], X) + T[:, :3, 3]).T
+    z = np.where(np.abs(depth) < MIN_DEPTH, np.copysign(MIN_DEPTH, depth), depth)
+    du = problem.uv[:, 0] - (fx * x / z + cx)
+    dv = problem.uv[:, 1] - (fy * y / z + cy)
+    dd = np.where(problem.is_stereo, problem.disparity - bf / z, 0.0)
+    weight_d = np.where(problem.is_stereo, problem.weight[:, 1], 0.0)
+    return problem.weight[:, 0] * (du * du + dv * dv) + weight_d * dd * dd, depth
+
+
+def robust_cost(problem: Problem, chi2: np.ndarray, active: np.ndarray, robust: bool) -> float:
+    """Sum of Huber's function of the active chi2, its width the square root of each gate; plain sum if not robust."""
+    chi2, gates = chi2[active], problem.gates[active]
+    if not robust:
+        return float(chi2.sum())
+    return float(np.where(chi2 <= gates, chi2, 2.0 * np.sqrt(gates * chi2) - gates).sum())
+
+
+def solution_at(
+    problem: Problem, poses: np.ndarray, points: np.ndarray, active: np.ndarray, robust: bool,
+    iterations: int, cost: float | None = None,
+) -> Solution:  # fmt: skip
+    """The `Solution` of these poses and points; `cost` is computed if not given."""
+    chi2, depth = evaluate(problem, poses, points)
+    chi2[~problem.usable()] = np.inf
+    cost = robust_cost(problem, chi2, active, robust) if cost is None else float(cost)
+    return Solution(poses, points, chi2, depth > 0, (depth > 0) & (chi2 <= problem.gates), cost, iterations)

@@ -19,10 +19,8 @@ from vslam.geometry.se3 import exp_kernel, multiply_kernel
 from vslam.kernels import njit
 from vslam.mapping.bundle import envelope
 from vslam.mapping.bundle.envelope import factorise, substitute
-from vslam.mapping.bundle.problem import MONO_GATE, STEREO_GATE, Problem, Solution
+from vslam.mapping.bundle.problem import MIN_DEPTH, MONO_GATE, STEREO_GATE, Problem, Solution
 
-MIN_DEPTH = 1e-3
-"""Metres from the plane of the camera within which an observation has no usable derivative and gets none."""
 INITIAL_DAMPING = 1e-5
 """Part of the largest diagonal element (g2o's tau)."""
 MAX_TRIALS = 10
@@ -86,8 +84,11 @@ def _residual(graph, m, x, y, z):
         z = MIN_DEPTH if z >= 0.0 else -MIN_DEPTH
     du = graph.uv[m, 0] - (fx * x / z + cx)
     dv = graph.uv[m, 1] - (fy * y / z + cy)
-    dd = graph.disparity[m] - bf / z if graph.disparity[m] > 0.0 else 0.0
-    return du, dv, dd, graph.weight[m, 0] * (du * du + dv * dv) + graph.weight[m, 1] * dd * dd
+    chi2 = graph.weight[m, 0] * (du * du + dv * dv)
+    if not graph.disparity[m] > 0.0:
+        return du, dv, 0.0, chi2
+    dd = graph.disparity[m] - bf / z
+    return du, dv, dd, chi2 + graph.weight[m, 1] * dd * dd
 
 
 @njit
@@ -279,6 +280,18 @@ def _move(graph, poses, points, reduced, new_poses, new_points, increment):
 
 
 @njit
+def _accept(new_poses, new_points, poses, points):
+    """Copy the new state; an assignment of arrays, `poses[:] = new_poses`, takes numba 4 s longer to compile."""
+    for k in range(poses.shape[0]):
+        for i in range(3):
+            for j in range(4):
+                poses[k, i, j] = new_poses[k, i, j]
+    for j in range(points.shape[0]):
+        for a in range(3):
+            points[j, a] = new_points[j, a]
+
+
+@njit
 def _largest_diagonal(normal):
     largest = 0.0
     for p in range(normal.pose_H.shape[0]):
@@ -326,7 +339,7 @@ def _levenberg(graph, state, trial, normal, reduced, scratch, iterations, min_ga
             if ratio > 0.0:
                 damping *= max(1.0 / 3.0, min(2.0 / 3.0, 1.0 - (2.0 * ratio - 1.0) ** 3))
                 growth, cost = 2.0, new_cost
-                poses[:], points[:] = new_poses, new_points
+                _accept(new_poses, new_points, poses, points)
             else:
                 damping *= growth
                 growth *= 2.0
