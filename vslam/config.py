@@ -23,10 +23,57 @@ class ExtractorConfig:
 
 
 @dataclass(frozen=True)
+class DepthConfig:
+    """What to believe of a depth image: sigma = noise_m + noise_per_m2 * (z - noise_near_m)^2 metres."""
+
+    max_m: float = 8.0  # structured light knows little beyond
+    max_step: float = 0.05  # relative range within 3x3 pixels; more is an edge, whose depth belongs to either side
+    noise_m: float = 0.0012  # structured light (Nguyen et al., 3DIMPVT 2012)
+    noise_per_m2: float = 0.0019
+    noise_near_m: float = 0.4
+    floor_px: float = 0.05  # disparity: registration of depth to colour, and colour and depth taken at different times
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """From frame to pose."""
+
+    min_keypoints: int = 30  # fewer cannot carry a pose
+    min_matches: int = 15  # to the previous frame
+    min_inliers: int = 20  # of the map, after the last refinement
+    search_px: float = 12.0  # at 640 pixels width, around the predicted place in the next frame
+    wide_search_px: float = 40.0  # the second attempt, when the motion was not as predicted
+    map_search_px: float = 2.0  # around the projection of a map point, plus map_search_sigmas of the keypoint
+    map_search_sigmas: float = 6.0
+    scale_factor: float = 1.5  # ratio of predicted and found keypoint scale
+    max_turn_deg: float = 30.0  # between predicted and found keypoint orientation
+    map_ratio: float = 0.9  # best to second best descriptor distance in the map search
+    keyframe_ratio: float = 0.75  # a keyframe is due when fewer inliers than this part of the reference's points are left
+    keyframe_min_gap: int = 2  # frames between keyframes
+    keyframe_max_gap: int = 30
+
+
+@dataclass(frozen=True)
+class MappingConfig:
+    """From keyframes to a map."""
+
+    optimizer: Literal["numba", "g2o"] = "numba"
+    window: int = 10  # keyframes that local bundle adjustment moves
+    fixed_window: int = 20  # keyframes around them that hold their place
+    local_keyframes: int = 20  # whose points the tracker looks for
+    fuse_keyframes: int = 10  # whose points are looked for in a new keyframe, and the reverse
+    redundant_share: float = 0.9  # a keyframe goes when this part of its points is seen by three others
+    max_waiting: int = 2  # keyframes; tracking waits when mapping is further behind
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything a run depends on besides its data."""
 
     extractor: ExtractorConfig = ExtractorConfig()
+    depth: DepthConfig = DepthConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    mapping: MappingConfig = MappingConfig()
 
 
 def from_dict(kind: type[T], values: dict[str, Any], where: str) -> T:

@@ -162,3 +162,91 @@ class Tracked:
     stage_ms: dict[str, float] = field(default_factory=dict)
     tracking_ms: float = 0.0
     tracking_cpu_ms: float = 0.0
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame described: what tracking and mapping work on. N features, all arrays C-contiguous.
+
+    `xy` (N, 2) float32 undistorted pixels; `disparity` (N,) float32 pixels, `fx * baseline / depth`, 0 where there is
+    no reliable depth, and its standard deviation `disparity_sigma` (N,); `words` the descriptors as kernels take them;
+    `grid` the lookup by position; `rgb` (N, 3) uint8; `surface` the coarse shape of the scene, if there is depth.
+    """
+
+    timestamp: float
+    features: Features
+    xy: np.ndarray
+    disparity: np.ndarray
+    disparity_sigma: np.ndarray
+    words: np.ndarray
+    grid: Grid
+    rgb: np.ndarray
+    surface: Surface | None = None
+
+    def __len__(self) -> int:
+        return len(self.xy)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Which features lie in which square of `CELL` pixels: `items[start[c]:start[c + 1]]`, c = row * columns + column."""
+
+    start: np.ndarray
+    items: np.ndarray
+    columns: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Surface:
+    """The scene's shape on a coarse grid of the image: `xyz` (H, W, 3) float32 points in the camera frame, `normal`
+    (H, W, 3) float32 towards the camera, and `sigma` (H, W) float32 metres; z = 0 where there is none."""
+
+    xyz: np.ndarray
+    normal: np.ndarray
+    sigma: np.ndarray
+
+
+@dataclass(frozen=True)
+class LocalMap:
+    """What the tracker knows of the map: an immutable copy, replaced as a whole.
+
+    M map points: `row` (M,) int32 and `generation` (M,) int32 name them in the map; `xyz` (M, 3) float64 world,
+    `normal` (M, 3) float32 mean direction from point to cameras, `size` (M,) float32 keypoint sigma times distance (px m),
+    `words` (M, W). `reference` is the newest keyframe's id, `in_reference` (M,) bool the points it sees,
+    `T_cw` the poses of recent keyframes by id, `surfaces` the shapes they saw.
+    """
+
+    row: np.ndarray
+    generation: np.ndarray
+    xyz: np.ndarray
+    normal: np.ndarray
+    size: np.ndarray
+    words: np.ndarray
+    in_reference: np.ndarray
+    reference: int
+    T_cw: dict[int, np.ndarray]
+    surfaces: tuple[tuple[int, Surface], ...] = ()
+    epoch: int = 0
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+@dataclass(frozen=True)
+class KeyframeRequest:
+    """A tracked frame that shall become a keyframe, as the tracker hands it to mapping.
+
+    The pose is `T_frame_reference` relative to keyframe `reference` (-1: the first, `T_frame_reference` is `T_cw`).
+    `row`, `generation` (N,) int32 name the map point that each feature saw (-1: none); `visible_row`, `found_row` list
+    map points that tracking expected to see and saw since the last request; `weak`: the pose rests on little.
+    """
+
+    frame: Frame
+    reference: int
+    T_frame_reference: np.ndarray
+    row: np.ndarray
+    generation: np.ndarray
+    visible_row: np.ndarray
+    found_row: np.ndarray
+    weak: bool = False

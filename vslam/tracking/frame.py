@@ -1,0 +1,89 @@
+"""From a raw frame to what tracking works on: undistorted keypoints with disparity, in a lookup grid."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vslam.config import DepthConfig
+from vslam.kernels import njit
+from vslam.matching.distance import searchable
+from vslam.types import Camera, Features, Frame, Grid, RawFrame
+
+CELL = 16
+"""Side of a grid cell, pixels: about the usual search radius."""
+
+
+def describe_frame(raw: RawFrame, features: Features, camera: Camera, config: DepthConfig) -> Frame:
+    """Undistort, look up depth and colour, and sort the features into a grid."""
+    n = len(features)
+    xy = camera.undistort(features.xy)
+    disparity, sigma = np.zeros(n, np.float32), np.ones(n, np.float32)
+    if raw.depth is not None:
+        bf = camera.fx * camera.baseline
+        sample_disparity(
+            raw.depth, features.xy, bf, config.max_m, config.max_step, config.noise_m, config.noise_per_m2,
+            config.noise_near_m, config.floor_px, disparity, sigma,
+        )  # fmt: skip
+    columns, rows = camera.width // CELL + 1, camera.height // CELL + 1
+    start, items = np.zeros(columns * rows + 1, np.int32), np.empty(n, np.int32)
+    fill_grid(xy, columns, rows, start, items)
+    grid = Grid(start, items, columns, rows)
+    return Frame(
+        raw.timestamp, features, xy, disparity, sigma, searchable(features.descriptors), grid, _colours(raw, features)
+    )
+
+
+def _colours(raw: RawFrame, features: Features) -> np.ndarray:
+    height, width = raw.image.shape[:2]
+    columns = np.clip(np.rint(features.xy[:, 0]).astype(np.intp), 0, width - 1)
+    rows = np.clip(np.rint(features.xy[:, 1]).astype(np.intp), 0, height - 1)
+    picked = raw.image[rows, columns]
+    return picked[:, ::-1].copy() if picked.ndim == 2 else np.repeat(picked[:, None], 3, axis=1)
+
+
+@njit
+def sample_disparity(depth, xy, bf, max_m, max_step, noise_m, noise_per_m2, noise_near_m, floor_px, disparity, sigma):
+    """Disparity `bf / z` at each keypoint (N, 2) of a depth image (H, W), 0 where the 3x3 neighbourhood has a step.
+
+    1 / z of a plane is linear in the pixel, so a least-squares line through the nine values gives it below a pixel. The
+    sensor's noise is `noise_m + noise_per_m2 (z - noise_near_m)^2` (Kinect: Nguyen et al., 3DIMPVT 2012).
+    """
+    height, width = depth.shape
+    for i in range(len(xy)):
+        u, v = int(xy[i, 0] + 0.5), int(xy[i, 1] + 0.5)
+        disparity[i] = 0.0
+        if u < 1 or v < 1 or u >= width - 1 or v >= height - 1:
+            continue
+        total, across, down, nearest, farthest = 0.0, 0.0, 0.0, 1e9, 0.0
+        for dv in range(-1, 2):
+            for du in range(-1, 2):
+                z = depth[v + dv, u + du]
+                nearest, farthest = min(nearest, z), max(farthest, z)
+                if z > 0.0:
+                    total += 1.0 / z
+                    across += du / z
+                    down += dv / z
+        z = depth[v, u]
+        if nearest <= 0.0 or z > max_m or farthest - nearest > max_step * nearest:
+            continue
+        inverse = total / 9.0 + across / 6.0 * (xy[i, 0] - u) + down / 6.0 * (xy[i, 1] - v)
+        disparity[i] = bf * inverse
+        noise = noise_m + noise_per_m2 * (z - noise_near_m) ** 2
+        sigma[i] = floor_px + bf * noise / (z * z)
+
+
+@njit
+def fill_grid(xy, columns, rows, start, items):
+    """Counting sort of keypoints (N, 2) by grid cell; those outside the image go to the border cells."""
+    cell = np.empty(len(xy), np.int32)
+    for i in range(len(xy)):
+        column = min(max(int(xy[i, 0] / CELL), 0), columns - 1)
+        row = min(max(int(xy[i, 1] / CELL), 0), rows - 1)
+        cell[i] = row * columns + column
+        start[cell[i] + 1] += 1
+    for c in range(columns * rows):
+        start[c + 1] += start[c]
+    place = start[:-1].copy()
+    for i in range(len(xy)):
+        items[place[cell[i]]] = i
+        place[cell[i]] += 1
