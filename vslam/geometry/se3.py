@@ -7,7 +7,7 @@ Formulas: Barfoot, "State Estimation for Robotics" (2017), section 7.1; the loga
 
 from __future__ import annotations
 
-from math import atan2, cos, sin, sqrt, tan
+from math import atan2, sin, sqrt, tan
 
 import numpy as np
 

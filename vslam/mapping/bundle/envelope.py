@@ -29,11 +29,10 @@ def allocate(first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @njit(fastmath={"reassoc", "contract", "nsz"})
-def _dot(values, a, b, start, end):
-    """Sum of `values[a + k] * values[b + k]`, start <= k < end."""
+def _dot(x, y):
     total = 0.0
-    for k in range(start, end):
-        total += values[a + k] * values[b + k]
+    for k in range(x.shape[0]):
+        total += x[k] * y[k]
     return total
 
 
@@ -44,9 +43,11 @@ def factorise(values, origin, first):
         row, begin = origin[i], 6 * first[i // 6]
         for j in range(begin, i):
             column, start = origin[j], max(begin, 6 * first[j // 6])
-            values[row + j] = (values[row + j] - _dot(values, row, column, start, j)) / values[column + j]
+            known = _dot(values[row + start : row + j], values[column + start : column + j])
+            values[row + j] = (values[row + j] - known) / values[column + j]
         diagonal = values[row + i]
-        pivot = diagonal - _dot(values, row, row, begin, i)
+        done = values[row + begin : row + i]
+        pivot = diagonal - _dot(done, done)
         if not pivot > PIVOT_FLOOR * abs(diagonal):
             return False
         values[row + i] = sqrt(pivot)

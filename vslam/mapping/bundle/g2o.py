@@ -15,7 +15,7 @@ import g2opy
 import numpy as np
 
 from vslam.geometry.se3 import quaternion_from_rotation
-from vslam.mapping.bundle.problem import MONO_GATE, STEREO_GATE, Problem, Solution, evaluate, solution_at
+from vslam.mapping.bundle.problem import MONO_GATE, STEREO_GATE, Problem, Solution, solution_at
 
 POSE_LINE = "VERTEX_SE3:EXPMAP %d %.17g %.17g %.17g %.17g %.17g %.17g %.17g\n"
 FIXED_LINE = "FIX %d\n"
@@ -57,9 +57,7 @@ def _build(problem: Problem, active: np.ndarray, robust: bool) -> g2opy.SparseOp
     """The graph of the active observations, poses numbered 0..K-1, point j as K + j."""
     lines, edges = _text(problem, active)
     optimizer = g2opy.SparseOptimizer()
-    optimizer.set_algorithm(
-        g2opy.OptimizationAlgorithmLevenberg(g2opy.BlockSolverSE3(g2opy.LinearSolverEigenSE3()))
-    )
+    optimizer.set_algorithm(g2opy.OptimizationAlgorithmLevenberg(g2opy.BlockSolverSE3(g2opy.LinearSolverEigenSE3())))
     folder = MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else None
     with tempfile.NamedTemporaryFile("w", suffix=".g2o", dir=folder) as file:
         file.write(lines)

@@ -4,8 +4,7 @@ Triggs, McLauchlan, Hartley and Fitzgibbon (2000), "Bundle adjustment - a modern
 damping follows Nielsen (1999), "Damping parameter in Marquardt's method", with the constants of g2o (Kuemmerle et
 al. 2011), so that both solvers go through the same iterates.
 
-Poses are `T_cw`, moved by `exp(rho, phi)` from the left. Kernels take the arrays in named tuples; `slot` numbers the
-free poses and is -1 for a fixed one.
+Poses are `T_cw`, moved by `exp(rho, phi)` from the left.
 """
 
 from __future__ import annotations
@@ -19,39 +18,13 @@ from vslam.geometry.se3 import exp_kernel, multiply_kernel
 from vslam.kernels import njit
 from vslam.mapping.bundle import envelope
 from vslam.mapping.bundle.envelope import factorise, substitute
-from vslam.mapping.bundle.problem import MIN_DEPTH, MONO_GATE, STEREO_GATE, Problem, Solution
+from vslam.mapping.bundle.normal import RELAXED, Graph, Normal, evaluate, inner, linearise
+from vslam.mapping.bundle.problem import MONO_GATE, STEREO_GATE, Problem, Solution
 
 INITIAL_DAMPING = 1e-5
 """Part of the largest diagonal element (g2o's tau)."""
 MAX_TRIALS = 10
 """Steps tried in one iteration before giving up (g2o's maxTrialsAfterFailure)."""
-
-RELAXED = {"reassoc", "contract", "nsz", "arcp"}
-"""Sums may be reordered; NaN and infinity keep their meaning."""
-
-
-class Graph(NamedTuple):
-    """What stays: the observations, `point_start` (P + 1,) where each point's begin, `delta` (2,) Huber widths."""
-
-    slot: np.ndarray
-    pose_index: np.ndarray
-    point_start: np.ndarray
-    uv: np.ndarray
-    disparity: np.ndarray
-    weight: np.ndarray
-    active: np.ndarray
-    pinhole: tuple[float, ...]
-    delta: tuple[float, float]
-
-
-class Normal(NamedTuple):
-    """The normal equations' blocks: F free poses, P points, M observations (`cross` is pose by point)."""
-
-    pose_H: np.ndarray  # (F, 6, 6), lower triangle
-    pose_b: np.ndarray  # (F, 6)
-    point_H: np.ndarray  # (P, 6): xx xy xz yy yz zz
-    point_b: np.ndarray  # (P, 3)
-    cross: np.ndarray  # (M, 6, 3)
 
 
 class Reduced(NamedTuple):
@@ -65,122 +38,7 @@ class Reduced(NamedTuple):
     point_step: np.ndarray  # (P, 3)
 
 
-@njit
-def _transform(T, X):
-    """The point X (3,) in the camera `T` (4, 4)."""
-    x, y, z = X[0], X[1], X[2]
-    return (
-        T[0, 0] * x + T[0, 1] * y + T[0, 2] * z + T[0, 3],
-        T[1, 0] * x + T[1, 1] * y + T[1, 2] * z + T[1, 3],
-        T[2, 0] * x + T[2, 1] * y + T[2, 2] * z + T[2, 3],
-    )
-
-
-@njit
-def _residual(graph, m, x, y, z):
-    """Measured minus predicted (u, v, disparity) of observation m, and its chi2; disparity 0 when there is none."""
-    fx, fy, cx, cy, bf = graph.pinhole
-    if abs(z) < MIN_DEPTH:
-        z = MIN_DEPTH if z >= 0.0 else -MIN_DEPTH
-    du = graph.uv[m, 0] - (fx * x / z + cx)
-    dv = graph.uv[m, 1] - (fy * y / z + cy)
-    chi2 = graph.weight[m, 0] * (du * du + dv * dv)
-    if not graph.disparity[m] > 0.0:
-        return du, dv, 0.0, chi2
-    dd = graph.disparity[m] - bf / z
-    return du, dv, dd, chi2 + graph.weight[m, 1] * dd * dd
-
-
-@njit
-def _evaluate(graph, poses, points, chi2, depth):
-    """Write chi2 (M,) and camera depth (M,) of all observations; return the robust cost of the active ones."""
-    cost = 0.0
-    for j in range(points.shape[0]):
-        for m in range(graph.point_start[j], graph.point_start[j + 1]):
-            x, y, z = _transform(poses[graph.pose_index[m]], points[j])
-            du, dv, dd, squared = _residual(graph, m, x, y, z)
-            chi2[m], depth[m] = squared, z
-            if graph.active[m]:
-                delta = graph.delta[1] if graph.disparity[m] > 0.0 else graph.delta[0]
-                cost += squared if squared <= delta * delta else 2.0 * delta * sqrt(squared) - delta * delta
-    return cost
-
-
-@njit(fastmath=RELAXED)
-def _jacobians(T, x, y, z, pinhole, by_pose, by_point):
-    """Derivatives of the predicted (u, v, disparity) by (rho, phi), (3, 6), and by the world point, (3, 3)."""
-    inverse_z = 1.0 / z
-    fu, fv = pinhole[0] * inverse_z, pinhole[1] * inverse_z
-    uz, vz, dz = -fu * x * inverse_z, -fv * y * inverse_z, -pinhole[4] * inverse_z * inverse_z
-    for k in range(3):
-        by_point[0, k] = fu * T[0, k] + uz * T[2, k]
-        by_point[1, k] = fv * T[1, k] + vz * T[2, k]
-        by_point[2, k] = dz * T[2, k]
-    by_pose[0, 0], by_pose[0, 1], by_pose[0, 2] = fu, 0.0, uz
-    by_pose[1, 0], by_pose[1, 1], by_pose[1, 2] = 0.0, fv, vz
-    by_pose[2, 0], by_pose[2, 1], by_pose[2, 2] = 0.0, 0.0, dz
-    for r in range(3):  # d(x, y, z) / d phi = -[x, y, z]x
-        gx, gy, gz = by_pose[r, 0], by_pose[r, 1], by_pose[r, 2]
-        by_pose[r, 3] = gz * y - gy * z
-        by_pose[r, 4] = gx * z - gz * x
-        by_pose[r, 5] = gy * x - gx * y
-
-
-@njit(fastmath=RELAXED)
-def _linearise(graph, poses, points, normal, by_pose, by_point):
-    """Fill the normal equations at `poses`, `points`; `by_pose` (3, 6) and `by_point` (3, 3) are scratch."""
-    normal.pose_H[:] = 0.0
-    normal.pose_b[:] = 0.0
-    normal.point_H[:] = 0.0
-    normal.point_b[:] = 0.0
-    for j in range(points.shape[0]):
-        H, b = normal.point_H[j], normal.point_b[j]
-        for m in range(graph.point_start[j], graph.point_start[j + 1]):
-            slot = graph.slot[graph.pose_index[m]]
-            T = poses[graph.pose_index[m]]
-            x, y, z = _transform(T, points[j])
-            if not graph.active[m] or abs(z) < MIN_DEPTH:
-                if slot >= 0:
-                    normal.cross[m] = 0.0
-                continue
-            du, dv, dd, chi2 = _residual(graph, m, x, y, z)
-            _jacobians(T, x, y, z, graph.pinhole, by_pose, by_point)
-            stereo = graph.disparity[m] > 0.0
-            delta = graph.delta[1] if stereo else graph.delta[0]
-            huber = 1.0 if chi2 <= delta * delta else delta / sqrt(chi2)
-            wu = huber * graph.weight[m, 0]
-            wd = huber * graph.weight[m, 1] if stereo else 0.0
-            for r in range(3):
-                w, e = (wu, du) if r == 0 else (wu, dv) if r == 1 else (wd, dd)
-                p, q, s = by_point[r, 0], by_point[r, 1], by_point[r, 2]
-                H[0] += w * p * p
-                H[1] += w * p * q
-                H[2] += w * p * s
-                H[3] += w * q * q
-                H[4] += w * q * s
-                H[5] += w * s * s
-                b[0] += w * e * p
-                b[1] += w * e * q
-                b[2] += w * e * s
-            if slot >= 0:
-                _add_pose(normal, slot, m, by_pose, by_point, wu, wd, wu * du, wu * dv, wd * dd)
-
-
-@njit(fastmath=RELAXED)
-def _add_pose(normal, slot, m, by_pose, by_point, wu, wd, eu, ev, ed):
-    """Add an observation of a free pose to its blocks; w and e are the rows' weights and weighted residuals."""
-    H, b, W = normal.pose_H[slot], normal.pose_b[slot], normal.cross[m]
-    for a in range(6):
-        ju, jv, jd = by_pose[0, a], by_pose[1, a], by_pose[2, a]
-        b[a] += ju * eu + jv * ev + jd * ed
-        ju, jv, jd = wu * ju, wu * jv, wd * jd
-        for c in range(a + 1):
-            H[a, c] += ju * by_pose[0, c] + jv * by_pose[1, c] + jd * by_pose[2, c]
-        for c in range(3):
-            W[a, c] = ju * by_point[0, c] + jv * by_point[1, c] + jd * by_point[2, c]
-
-
-@njit
+@inner()
 def _invert_point(H, damping, out):
     """Inverse of the damped symmetric 3x3 block (xx xy xz yy yz zz), all zero where it is singular."""
     a, b, c, d, e, f = H[0] + damping, H[1], H[2], H[3] + damping, H[4], H[5] + damping
@@ -195,7 +53,7 @@ def _invert_point(H, damping, out):
         out[:] = 0.0
 
 
-@njit(fastmath=RELAXED)
+@inner(fastmath=RELAXED)
 def _reduce(graph, normal, damping, reduced):
     """Eliminate the points: `S = H_p + damping I - W H_x^-1 W^T` into `reduced`, its right side into `pose_step`."""
     values, origin, right = reduced.values, reduced.origin, reduced.pose_step
@@ -233,7 +91,7 @@ def _reduce(graph, normal, damping, reduced):
                         values[row + c] -= yx * W[0] + y_ * W[1] + yz_ * W[2]
 
 
-@njit(fastmath=RELAXED)
+@inner(fastmath=RELAXED)
 def _points_step(graph, normal, reduced):
     """Write the points' steps, `H_x^-1 (b_x - W^T pose_step)`."""
     for j in range(normal.point_H.shape[0]):
@@ -252,7 +110,7 @@ def _points_step(graph, normal, reduced):
         reduced.point_step[j, 2] = V[2] * bx + V[4] * by + V[5] * bz
 
 
-@njit
+@inner()
 def _predicted_gain(normal, reduced, damping):
     """The gain of the linear model, `step . (damping step + b)`."""
     gain = 0.0
@@ -267,7 +125,7 @@ def _predicted_gain(normal, reduced, damping):
     return gain
 
 
-@njit
+@inner()
 def _move(graph, poses, points, reduced, new_poses, new_points, increment):
     """Write the state after the step; fixed poses are not touched. `increment` (4, 4) is scratch."""
     for k in range(poses.shape[0]):
@@ -279,7 +137,7 @@ def _move(graph, poses, points, reduced, new_poses, new_points, increment):
             new_points[j, a] = points[j, a] + reduced.point_step[j, a]
 
 
-@njit
+@inner()
 def _accept(new_poses, new_points, poses, points):
     """Copy the new state; an assignment of arrays, `poses[:] = new_poses`, takes numba 4 s longer to compile."""
     for k in range(poses.shape[0]):
@@ -291,7 +149,7 @@ def _accept(new_poses, new_points, poses, points):
             points[j, a] = new_points[j, a]
 
 
-@njit
+@inner()
 def _largest_diagonal(normal):
     largest = 0.0
     for p in range(normal.pose_H.shape[0]):
@@ -302,7 +160,7 @@ def _largest_diagonal(normal):
     return largest
 
 
-@njit
+@inner()
 def _step(graph, normal, reduced, damping):
     """Solve the damped normal equations; False if they are not positive definite."""
     _reduce(graph, normal, damping, reduced)
@@ -319,10 +177,10 @@ def _levenberg(graph, state, trial, normal, reduced, scratch, iterations, min_ga
     poses, points = state
     new_poses, new_points = trial
     by_pose, by_point, increment = scratch
-    cost = _evaluate(graph, poses, points, chi2, depth)
+    cost = evaluate(graph, poses, points, chi2, depth)
     damping, growth, done = 0.0, 2.0, 0
     while done < iterations and stop_flag[0] == 0:
-        _linearise(graph, poses, points, normal, by_pose, by_point)
+        linearise(graph, poses, points, normal, by_pose, by_point)
         if done == 0:
             damping = INITIAL_DAMPING * _largest_diagonal(normal)
         if not (damping > 0.0 and isfinite(damping)):
@@ -333,7 +191,7 @@ def _levenberg(graph, state, trial, normal, reduced, scratch, iterations, min_ga
             ratio = -1.0
             if _step(graph, normal, reduced, damping):
                 _move(graph, poses, points, reduced, new_poses, new_points, increment)
-                new_cost = _evaluate(graph, new_poses, new_points, chi2, depth)
+                new_cost = evaluate(graph, new_poses, new_points, chi2, depth)
                 if isfinite(new_cost):
                     ratio = (cost - new_cost) / (_predicted_gain(normal, reduced, damping) + 1e-3)
             if ratio > 0.0:
@@ -346,7 +204,7 @@ def _levenberg(graph, state, trial, normal, reduced, scratch, iterations, min_ga
             trials += 1
         if not ratio > 0.0 or before - cost < min_gain * cost:
             break
-    return _evaluate(graph, poses, points, chi2, depth), done
+    return evaluate(graph, poses, points, chi2, depth), done
 
 
 def solve_schur(
