@@ -32,6 +32,9 @@ def read_camera(path: str | Path) -> Camera:
     """
     path = Path(path)
     values = _read_yaml(path)
+    if values.pop("model", "pinhole") != "pinhole":
+        raise VslamError(f"{path}: model must be pinhole (distortion: [k1, k2, p1, p2, k3] is part of it)")
+    values.pop("depth_max", None)  # written by simulators: their depth images hold nothing beyond it
     missing = [key for key in REQUIRED if key not in values]
     unknown = [key for key in values if key not in Camera.__dataclass_fields__]
     if missing and not unknown:
