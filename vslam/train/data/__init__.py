@@ -1,0 +1,1 @@
+"""What networks learn from: packed images, warps, light, shapes, pairs."""

@@ -1,0 +1,63 @@
+"""Settings of a training run: one tree of frozen dataclasses, read from `configs/train-*.yaml`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from vslam.config import find_config, from_dict
+from vslam.errors import VslamError
+from vslam.train.data.pairs import PairConfig
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """What each part of the joint loss counts; 0 leaves it out."""
+
+    detector: float = 1.0  # cell cross-entropy of both views
+    place: float = 0.5  # sub-pixel place of corners, px
+    descriptor: float = 1.0  # dual softmax of unit float descriptors
+    bits_float: float = 0.5  # dual softmax of the 256 values before the sign, unit length
+    bits: float = 1.0  # dual softmax of straight-through signs / 16
+    balance: float = 0.02  # every bit one half of the time
+    reliability: float = 0.5  # binary cross-entropy with 'mutual nearest neighbour is right'
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run: which network, what data, how long."""
+
+    network: str = "light"  # light or tiny
+    packs: str = "packs"  # folder of training packs (*.npz)
+    validation: str = ""  # folder of packs kept apart; empty: none
+    steps: int = 6000
+    batch: int = 8  # pairs a step (a process, with several)
+    rate: float = 2e-3  # highest learning rate
+    decay: float = 1e-4
+    warmup: float = 0.05  # share of the steps in which the rate rises
+    freeze_norm: float = 0.1  # share of the steps, at the end, with batch statistics frozen
+    clip: float = 1.0
+    average: float = 0.999  # decay of the averaged weights, which are the ones exported
+    seed: int = 1
+    checkpoint_seconds: float = 120.0
+    validate_every: int = 500
+    device: str = "cpu"
+    mixed_precision: bool = False  # bfloat16 autocast; pays on GPUs
+    pairs: PairConfig = field(default_factory=PairConfig)
+    losses: LossWeights = field(default_factory=LossWeights)
+
+
+def load_train_config(path: str | Path) -> TrainConfig:
+    """Settings from a YAML file, or from a shipped one by its name.
+
+    Raises:
+        VslamError: no such file, not YAML, unknown key.
+    """
+    file = find_config(path)
+    try:
+        values = yaml.safe_load(file.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise VslamError(f"{file}: not YAML: {str(error).splitlines()[0]}") from None
+    return from_dict(TrainConfig, values, str(file))
