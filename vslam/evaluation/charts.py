@@ -10,7 +10,10 @@ from vslam.evaluation.drawing import Box, Dots, Item, Label, Line, Picture
 
 MAX_POINTS = 3000
 """More points than this in a curve are not told apart on a screen; they only make the file large."""
-LEFT, RIGHT, TOP, BOTTOM = 52.0, 14.0, 12.0, 34.0
+LEFT, RIGHT, TOP, BOTTOM = 56.0, 16.0, 12.0, 24.0
+VIEW_SIZE = (560.0, 460.0)
+MIN_HEIGHT = 120.0
+CHART_WIDTH = 1140.0
 GAP_FACTOR = 3.5
 """A curve is broken where the time from pose to pose is this many times its median."""
 
@@ -52,7 +55,8 @@ def path_view(
     points: np.ndarray,
     dots: np.ndarray,
     ends: np.ndarray,
-    size: tuple[float, float] = (560.0, 460.0),
+    metre: float,
+    size: tuple[float, float] = VIEW_SIZE,
 ) -> tuple[Picture, Scale, Scale]:
     """A path in metres with equal axes.
 
@@ -60,20 +64,27 @@ def path_view(
         points: (P, 2) map points, drawn faintly where they are in view.
         dots: (K, 2) keyframes.
         ends: (0 or 2, 2) first and last position.
+        metre: metres per pixel, see `metres_per_pixel`.
 
     Returns:
         The picture, and its horizontal and vertical scale.
     """
-    places = np.concatenate([np.stack([curve.x, curve.y], axis=1) for curve in curves] + [ends, np.zeros((0, 2))])
-    x, y = _equal_scales(places if len(places) else np.zeros((1, 2)), *size)
+    x, y = _equal_scales(_places(curves), metre, *size)
     items: list[Item] = _grid(x, y, "m", "m")
     items += _points_in_view(points, x, y)
     items += [Line(_pixels(curve, x, y), curve.colour, curve.width, curve.dashed) for curve in curves]
     if len(dots):
-        items.append(Dots(np.stack([x(dots[:, 0]), y(dots[:, 1])], axis=1), "estimate", 1.8))
+        places = np.stack([x(dots[:, 0]), y(dots[:, 1])], axis=1)
+        items += [Dots(places, "paper", 2.8), Dots(places, "estimate", 2.0)]
     for name, place in zip(("start", "end"), ends, strict=False):
         items += _end_mark(name, x(place[0]), y(place[1]), x)
     return Picture(size[0], y.start + BOTTOM, tuple(items)), x, y
+
+
+def metres_per_pixel(curves: list[Curve], size: tuple[float, float] = VIEW_SIZE) -> float:
+    """The scale at which a path just fits into a view."""
+    extent = np.maximum(np.ptp(_places(curves), axis=0) * 1.12, 0.02)
+    return float(max(extent[0] / (size[0] - LEFT - RIGHT), extent[1] / (size[1] - TOP - BOTTOM)))
 
 
 def time_chart(
@@ -82,7 +93,7 @@ def time_chart(
     unit: str,
     high: float,
     limit: tuple[float, str] | None = None,
-    size: tuple[float, float] = (1140.0, 190.0),
+    size: tuple[float, float] = (CHART_WIDTH, 190.0),
 ) -> Picture:
     """Values from 0 to `high` over `span` seconds; `limit` is a dashed line with its name."""
     x = time_scale(span, size[0])
@@ -97,7 +108,9 @@ def time_chart(
     return Picture(*size, tuple(items))
 
 
-def strip_chart(rows: list[tuple[str, list[tuple[float, float, str]]]], span: tuple[float, float], width: float = 1140):
+def strip_chart(
+    rows: list[tuple[str, list[tuple[float, float, str]]]], span: tuple[float, float], width: float = CHART_WIDTH
+):
     """Rows of coloured stretches `(from s, to s, colour)` over time, each below its name."""
     x = time_scale(span, width)
     height = 28.0
@@ -131,32 +144,37 @@ def thin_out(count: int, keep: int = MAX_POINTS) -> np.ndarray:
     return np.unique(np.append(np.arange(0, count, -(-count // keep)), count - 1))
 
 
-def _equal_scales(places: np.ndarray, width: float, height: float) -> tuple[Scale, Scale]:
-    """Scales with the same metres per pixel; the height shrinks to what a flat path needs."""
+def _places(curves: list[Curve]) -> np.ndarray:
+    places = [np.stack([curve.x, curve.y], axis=1) for curve in curves if len(curve.x)]
+    return np.concatenate(places) if places else np.zeros((1, 2))
+
+
+def _equal_scales(places: np.ndarray, metre: float, width: float, height: float) -> tuple[Scale, Scale]:
+    """Scales of `metre` metres per pixel; the height shrinks to what a flat path needs."""
     low, high = places.min(axis=0), places.max(axis=0)
-    middle, extent = (low + high) / 2, np.maximum((high - low) * 1.12, 0.02)
-    wide, tall = width - LEFT - RIGHT, height - TOP - BOTTOM
-    metre = max(extent[0] / wide, extent[1] / tall)
-    tall = float(np.clip(extent[1] / metre, 150.0, tall))
+    middle, wide = (low + high) / 2, width - LEFT - RIGHT
+    tall = float(np.clip((high - low)[1] * 1.12 / metre, MIN_HEIGHT, height - TOP - BOTTOM))
     x = Scale(middle[0] - metre * wide / 2, middle[0] + metre * wide / 2, LEFT, LEFT + wide)
     return x, Scale(middle[1] - metre * tall / 2, middle[1] + metre * tall / 2, TOP + tall, TOP)
 
 
 def _grid(x: Scale, y: Scale, x_unit: str, y_unit: str, vertical_distance: float = 50.0) -> list[Item]:
+    """Lines at round values; the last value of each axis carries the unit."""
     items: list[Item] = []
-    ticks, decimals = x.ticks(80)
-    for value in ticks:
-        place = x(value)
+    for place, text in _tick_labels(x, x_unit, 80):
         items.append(Line(np.array([[place, y.start], [place, y.end]]), "grid", 1.0))
-        items.append(Label(place, y.start + 15, f"{value:.{decimals}f}", "muted", "middle"))
-    ticks, decimals = y.ticks(vertical_distance)
-    for value in ticks:
-        place = y(value)
+        items.append(Label(place, y.start + 16, text, "muted", "middle"))
+    for place, text in _tick_labels(y, y_unit, vertical_distance):
         items.append(Line(np.array([[x.start, place], [x.end, place]]), "grid", 1.0))
-        items.append(Label(x.start - 7, place + 4, f"{value:.{decimals}f}", "muted", "end"))
-    items.append(Label(x.end, y.start + 29, x_unit, "muted", "end"))
-    items.append(Label(6, y.end + 4, y_unit, "muted"))
+        items.append(Label(x.start - 7, place + 4, text, "muted", "end"))
     return items
+
+
+def _tick_labels(scale: Scale, unit: str, distance: float) -> list[tuple[float, str]]:
+    ticks, decimals = scale.ticks(distance)
+    texts = [f"{value:.{decimals}f}" for value in ticks]
+    texts[-1:] = [f"{text} {unit}" for text in texts[-1:]]
+    return [(float(scale(value)), text) for value, text in zip(ticks, texts, strict=True)]
 
 
 def _points_in_view(points: np.ndarray, x: Scale, y: Scale) -> list[Item]:
@@ -165,7 +183,7 @@ def _points_in_view(points: np.ndarray, x: Scale, y: Scale) -> list[Item]:
     low, high = (x.low, y.low), (x.high, y.high)
     seen = points[((points > low) & (points < high)).all(axis=1)]
     seen = seen[thin_out(len(seen), 6000)]
-    return [Dots(np.stack([x(seen[:, 0]), y(seen[:, 1])], axis=1), "points", 0.8)]
+    return [Dots(np.stack([x(seen[:, 0]), y(seen[:, 1])], axis=1), "points", 0.9)]
 
 
 def _pixels(curve: Curve, x: Scale, y: Scale) -> np.ndarray:
@@ -191,6 +209,6 @@ def _pieces(curve: Curve, x: Scale, y: Scale) -> list[np.ndarray]:
 def _end_mark(name: str, left: float, top: float, x: Scale) -> list[Item]:
     place = np.array([[left, top]])
     on_right = left < (x.start + x.end) / 2
-    label = Label(left + (9 if on_right else -9), top + 4, name, "ink", "start" if on_right else "end")
+    label = Label(left + (9 if on_right else -9), top + 4, name, "ink", "start" if on_right else "end", has_halo=True)
     inner = [Dots(place, "paper", 2.6)] if name == "start" else []
     return [Dots(place, "ink", 4.5), *inner, label]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Literal
 
@@ -21,7 +21,7 @@ LIGHT = {
     "lost": "#c9392e",
     "dropped": "#a6abb2",
     "unreadable": "#7d5ba6",
-    "points": "#c5ccd4",
+    "points": "#b8c1cb",
     "series1": "#c2571a",
     "series2": "#2f8a5b",
     "series3": "#8a4fb5",
@@ -41,7 +41,7 @@ DARK = {
     "weak": "#eeb04a",
     "lost": "#f0695d",
     "dropped": "#646b73",
-    "points": "#3f474f",
+    "points": "#4a535c",
     "series1": "#f09a62",
     "series2": "#63c793",
     "series3": "#c192e8",
@@ -84,7 +84,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Label:
-    """A line of text; `x` is its left end, middle or right end, `y` its base line."""
+    """A line of text; `x` is its left end, middle or right end, `y` its base line. A halo keeps it legible on lines."""
 
     x: float
     y: float
@@ -92,6 +92,7 @@ class Label:
     colour: str = "muted"
     anchor: Literal["start", "middle", "end"] = "start"
     size: float = 11.0
+    has_halo: bool = False
 
 
 Item = Line | Dots | Box | Label
@@ -152,13 +153,9 @@ def png_bytes(picture: Picture) -> bytes:
 
 
 def _shifted(item: Item, y: float) -> Item:
-    if isinstance(item, Line):
-        return Line(item.points + (0, y), item.colour, item.width, item.dashed)
-    if isinstance(item, Dots):
-        return Dots(item.points + (0, y), item.colour, item.radius)
-    if isinstance(item, Box):
-        return Box(item.x, item.y + y, item.width, item.height, item.colour)
-    return Label(item.x, item.y + y, item.text, item.colour, item.anchor, item.size)
+    if isinstance(item, Line | Dots):
+        return replace(item, points=item.points + (0, y))
+    return replace(item, y=item.y + y)
 
 
 def _svg_item(item: Item) -> str:
@@ -177,7 +174,10 @@ def _svg_item(item: Item) -> str:
         size = f'width="{item.width:.2f}" height="{item.height:.2f}"'
         return f'<rect x="{item.x:.2f}" y="{item.y:.2f}" {size} fill="{colour}"/>'
     place = f'x="{item.x:.1f}" y="{item.y:.1f}" text-anchor="{item.anchor}" font-size="{item.size:g}"'
-    return f'<text {place} fill="{colour}">{escape(item.text)}</text>'
+    halo = (
+        ' stroke="var(--paper)" stroke-width="4" paint-order="stroke" stroke-linejoin="round"' if item.has_halo else ""
+    )
+    return f'<text {place} fill="{colour}"{halo}>{escape(item.text)}</text>'
 
 
 def _bgr(colour: str) -> tuple[int, int, int]:
@@ -216,4 +216,7 @@ def _paint_text(cv2, image: np.ndarray, item: Label, colour: tuple[int, int, int
     face, text = cv2.FONT_HERSHEY_SIMPLEX, item.text.encode("ascii", "replace").decode()
     width = cv2.getTextSize(text, face, scale, 1)[0][0]
     x = item.x * PNG_SCALE - {"start": 0, "middle": width / 2, "end": width}[item.anchor]
-    cv2.putText(image, text, (round(x), round(item.y * PNG_SCALE)), face, scale, colour, 1, cv2.LINE_AA)
+    place = round(x), round(item.y * PNG_SCALE)
+    if item.has_halo:
+        cv2.putText(image, text, place, face, scale, _bgr("paper"), 8, cv2.LINE_AA)
+    cv2.putText(image, text, place, face, scale, colour, 1, cv2.LINE_AA)

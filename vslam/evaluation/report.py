@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vslam.evaluation import charts, drawing, tables, views
+from vslam.evaluation import charts, drawing, metrics, tables, views
 from vslam.evaluation.charts import Curve
-from vslam.types import Tracked, Trajectory
+from vslam.types import State, Tracked, Trajectory
 
 if TYPE_CHECKING:
     from vslam.evaluation.results import RunRecord
@@ -89,22 +89,21 @@ def path_section(story: Story) -> tuple[str, list]:
     estimate = story.final.estimate
     if not len(estimate) and not (story.truth is not None and len(story.truth)):
         return '<h2>Path</h2><p class="note">No frame was tracked.</p>', []
-    keyframes = views.metrics.transform(story.record.keyframes.poses, *_motion(story))[:, :3, 3]
+    keyframes = metrics.transform(story.record.keyframes.poses, *_motion(story))[:, :3, 3]
     points = story.record.points_xyz[charts.thin_out(len(story.record.points_xyz), 60000)]
     points = story.final.s * points @ story.final.R.T + story.final.t
     ends = estimate.poses[[0, -1], :3, 3] if len(estimate) > 1 else np.zeros((0, 3))
+    sides = {name: story.axes[rows] for name, rows in (("From above", [0, 1]), ("From the side", [0, 2]))}
+    curves = {name: _path_curves(story, axes) for name, axes in sides.items()}
+    metre = max(map(charts.metres_per_pixel, curves.values()))
     shown, places = [], []
-    for name, rows in (("From above", [0, 1]), ("From the side", [0, 2])):
-        axes = story.axes[rows]
-        faint = points @ axes.T if rows == [0, 1] else np.zeros((0, 2))
-        picture, x, y = charts.path_view(_path_curves(story, axes), faint, keyframes @ axes.T, ends @ axes.T)
+    for name, axes in sides.items():
+        faint = points @ axes.T if name == "From above" else np.zeros((0, 2))
+        picture, x, y = charts.path_view(curves[name], faint, keyframes @ axes.T, ends @ axes.T, metre)
         svg = drawing.svg_element(picture, 'class="view"')
         shown.append(f"<div><h3>{name}</h3>{svg}</div>")
         places.append((axes, x, y))
-    legend = [("estimate", "", "estimate, after the last correction"), ("estimate", "dot", "keyframes")]
-    legend += [("truth", "", "ground truth")] if story.truth is not None else []
-    legend += [("weak", "", "weak"), ("lost", "", "lost"), ("points", "dot", "map points")]
-    body = tables.legend(legend) + f'<div class="views">{"".join(shown)}</div>'
+    body = _path_legend(story) + f'<div class="views">{"".join(shown)}</div>'
     return f'<h2>Path</h2><div class="panel">{body}</div>', places
 
 
@@ -163,7 +162,7 @@ def time_section(story: Story) -> str:
 def hover_samples(story: Story, places: list) -> dict[str, Any]:
     """What the page shows under the pointer: per frame its time, a text, and its place in each view."""
     kept = charts.thin_out(len(story.frames), HOVER_SAMPLES) if story.frames else []
-    scale = charts.time_scale(story.span, 1140.0)
+    scale = charts.time_scale(story.span, charts.CHART_WIDTH)
     ends = {"low": scale.low, "high": scale.high, "start": scale.start, "end": scale.end}
     errors = dict(zip(story.final.error_times.tolist(), story.final.errors.tolist(), strict=True))
     rows = {stamp: row for row, stamp in enumerate(story.final.estimate.timestamps.tolist())}
@@ -193,15 +192,28 @@ def _motion(story: Story) -> tuple[float, np.ndarray, np.ndarray]:
     return story.final.s, story.final.R, story.final.t
 
 
+def _path_legend(story: Story) -> str:
+    states = {frame.state for frame in story.frames}
+    keys = [
+        ("estimate", "", "estimate, after the last correction", len(story.final.estimate)),
+        ("estimate", "dot", "keyframes", len(story.record.keyframes)),
+        ("truth", "", "ground truth", story.truth is not None),
+        ("weak", "", "weak", State.WEAK in states),
+        ("lost", "", "lost", State.LOST in states or State.UNREADABLE in states),
+        ("points", "dot", "map points", len(story.record.points_xyz)),
+    ]
+    return tables.legend([(colour, kind, text) for colour, kind, text, is_there in keys if is_there])
+
+
 def _path_curves(story: Story, axes: np.ndarray) -> list[Curve]:
     """Truth below, estimate above it, weak and lost parts on top."""
     estimate, frames = story.final.estimate, story.frames
     curves = views.flat(story.truth, axes, "truth", 1.3) if story.truth is not None else []
     curves += views.flat(estimate, axes, "estimate", 1.7)
-    for begin, end in _intervals(story, {views.State.WEAK}):
+    for begin, end in views.stretches(frames, {State.WEAK}):
         weak = views.clip_time(estimate, frames[begin].timestamp, frames[end].timestamp)
         curves += views.flat(weak, axes, "weak", 2.6)
-    for begin, end in _intervals(story, {views.State.LOST, views.State.UNREADABLE}):
+    for begin, end in views.stretches(frames, {State.LOST, State.UNREADABLE}):
         before, after = frames[max(begin - 1, 0)].timestamp, frames[min(end + 1, len(frames) - 1)].timestamp
         if story.truth is not None:
             curves += views.flat(views.clip_time(story.truth, before, after), axes, "lost", 2.2)
@@ -209,10 +221,6 @@ def _path_curves(story: Story, axes: np.ndarray) -> list[Curve]:
             ends = views.clip_time(estimate, before, after).poses[:, :3, 3] @ axes.T
             curves += [Curve(ends[:, 0], ends[:, 1], "lost", 1.5, dashed=True)] if len(ends) > 1 else []
     return curves
-
-
-def _intervals(story: Story, states: set) -> list[tuple[int, int]]:
-    return views.stretches(story.frames, states)
 
 
 def _stretches(story: Story, colours: list[str]) -> list[tuple[float, float, str]]:

@@ -33,17 +33,18 @@ def headline(figures: dict[str, Any]) -> str:
     """Four panels: accuracy, coverage, speed, map."""
     share = figures["coverage"] * 100
     accuracy = [
-        ("live, as it came out", length(figures["ate_live_rmse_m"])),
+        ("live trajectory", length(figures["ate_live_rmse_m"])),
         ("drift in translation", number(figures["rpe_trans_m_per_s"], "mm/s", 1000, 1)),
         ("drift in rotation", number(figures["rpe_rot_deg_per_s"], "deg/s", 1, 2)),
         ("scale error", number(figures["scale_error"], "%", 100, 2, signed=True)),
     ]
-    tracked = [(name, str(figures[name])) for name in ("frames", "weak", "lost", "dropped")]
+    states = [(name, f"{figures[name]:,}") for name in ("frames", "tracked", "weak", "lost", "dropped")]
     speed = [
-        ("95 % of the frames below", number(figures["tracking_ms_p95"], "ms", 1, 1)),
-        ("processor time, median", number(figures["tracking_cpu_ms_median"], "ms", 1, 1)),
-        ("frames per second", number(figures["fps"], "", 1, 1)),
-        ("whole run", f"{figures['wall_s']:.1f} s, processor {figures['cpu_s']:.1f} s"),
+        ("95th percentile", number(figures["tracking_ms_p95"], "ms", 1, 1)),
+        ("CPU time, median", number(figures["tracking_cpu_ms_median"], "ms", 1, 1)),
+        ("frames a second", number(figures["fps"], "Hz", 1, 1)),
+        ("whole run", f"{figures['wall_s']:.1f} s"),
+        ("whole run, CPU", f"{figures['cpu_s']:.1f} s"),
     ]
     size = [
         ("keyframes", f"{figures['keyframes']:,}"),
@@ -52,10 +53,10 @@ def headline(figures: dict[str, Any]) -> str:
     ]
     return (
         '<div class="figures">'
-        + _figure("Error of the trajectory (ATE, RMSE)", length(figures["ate_rmse_m"]), accuracy)
-        + _figure("Frames with a pose", f"{share:.4g} %", [("tracked", str(figures["tracked"])), *tracked])
-        + _figure("Tracking a frame, median", number(figures["tracking_ms_median"], "ms", 1, 1), speed)
-        + _figure("Memory, peak", f"{figures['peak_rss_mb']:.0f} MB", size)
+        + _figure("Trajectory error, ATE RMSE", length(figures["ate_rmse_m"]), accuracy)
+        + _figure("Frames with a pose", f"{share:.4g} %", states)
+        + _figure("Tracking time, median", number(figures["tracking_ms_median"], "ms", 1, 1), speed)
+        + _figure("Peak memory", f"{figures['peak_rss_mb']:.0f} MB", size)
         + "</div>"
     )
 
