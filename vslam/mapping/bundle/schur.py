@@ -36,6 +36,7 @@ class Reduced(NamedTuple):
     point_inverse: np.ndarray  # (P, 6): xx xy xz yy yz zz
     pose_step: np.ndarray  # (F, 6): right side, then solution
     point_step: np.ndarray  # (P, 3)
+    scratch: np.ndarray  # (6, 3)
 
 
 @inner()
@@ -66,29 +67,42 @@ def _reduce(graph, normal, damping, reduced):
                 values[row + c] = normal.pose_H[p, a, c]
             values[row + a] += damping
     for j in range(normal.point_H.shape[0]):
-        start, end = graph.point_start[j], graph.point_start[j + 1]
-        V = reduced.point_inverse[j]
-        _invert_point(normal.point_H[j], damping, V)
-        xx, xy, xz, yy, yz, zz = V[0], V[1], V[2], V[3], V[4], V[5]
-        bx, by, bz = normal.point_b[j, 0], normal.point_b[j, 1], normal.point_b[j, 2]
-        for m in range(start, end):
+        _invert_point(normal.point_H[j], damping, reduced.point_inverse[j])
+        for m in range(graph.point_start[j], graph.point_start[j + 1]):
             p = graph.slot[graph.pose_index[m]]
-            if p < 0 or not graph.active[m]:
-                continue
-            for a in range(6):
-                wx, wy, wz = normal.cross[m, a, 0], normal.cross[m, a, 1], normal.cross[m, a, 2]
-                yx = wx * xx + wy * xy + wz * xz
-                y_ = wx * xy + wy * yy + wz * yz
-                yz_ = wx * xz + wy * yz + wz * zz
-                right[p, a] -= yx * bx + y_ * by + yz_ * bz
-                for n in range(start, end):
-                    q = graph.slot[graph.pose_index[n]]
-                    if q < 0 or q > p or not graph.active[n]:
-                        continue
-                    row = origin[6 * p + a] + 6 * q
-                    for c in range(6):
-                        W = normal.cross[n, c]
-                        values[row + c] -= yx * W[0] + y_ * W[1] + yz_ * W[2]
+            if p >= 0 and graph.active[m]:
+                _times_inverse(normal.cross[m], reduced.point_inverse[j], reduced.scratch)
+                _eliminate(graph, normal, reduced, j, p)
+
+
+@inner(fastmath=RELAXED)
+def _times_inverse(W, V, out):
+    """`out = W V`, both (6, 3), V symmetric as (xx xy xz yy yz zz)."""
+    xx, xy, xz, yy, yz, zz = V[0], V[1], V[2], V[3], V[4], V[5]
+    for a in range(6):
+        x, y, z = W[a, 0], W[a, 1], W[a, 2]
+        out[a, 0] = x * xx + y * xy + z * xz
+        out[a, 1] = x * xy + y * yy + z * yz
+        out[a, 2] = x * xz + y * yz + z * zz
+
+
+@inner(fastmath=RELAXED)
+def _eliminate(graph, normal, reduced, j, p):
+    """Subtract from block row p what point j ties it to; `reduced.scratch` holds `W H_x^-1` of an observation."""
+    Y, b = reduced.scratch, normal.point_b[j]
+    for a in range(6):
+        reduced.pose_step[p, a] -= Y[a, 0] * b[0] + Y[a, 1] * b[1] + Y[a, 2] * b[2]
+    for n in range(graph.point_start[j], graph.point_start[j + 1]):
+        q = graph.slot[graph.pose_index[n]]
+        if q < 0 or q > p or not graph.active[n]:
+            continue
+        W = normal.cross[n]
+        for a in range(6):
+            start = reduced.origin[6 * p + a] + 6 * q
+            block = reduced.values[start : start + 6]
+            x, y, z = Y[a, 0], Y[a, 1], Y[a, 2]
+            for c in range(6):
+                block[c] -= x * W[c, 0] + y * W[c, 1] + z * W[c, 2]
 
 
 @inner(fastmath=RELAXED)
@@ -257,7 +271,7 @@ def _workspace(problem: Problem, graph: Graph) -> tuple[Normal, Reduced]:
     first = _first_neighbours(problem, graph, free)
     values, origin = envelope.allocate(first)
     steps = np.zeros((free, 6)), np.zeros((points, 3))
-    return normal, Reduced(values, origin, first, np.zeros((points, 6)), *steps)
+    return normal, Reduced(values, origin, first, np.zeros((points, 6)), *steps, np.zeros((6, 3)))
 
 
 def _first_neighbours(problem: Problem, graph: Graph, free: int) -> np.ndarray:
