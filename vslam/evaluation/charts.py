@@ -94,11 +94,12 @@ def time_chart(
     high: float,
     limit: tuple[float, str] | None = None,
     size: tuple[float, float] = (CHART_WIDTH, 190.0),
+    time_unit: str = "s",
 ) -> Picture:
     """Values from 0 to `high` over `span` seconds; `limit` is a dashed line with its name."""
     x = time_scale(span, size[0])
     y = Scale(0.0, high, size[1] - BOTTOM, TOP)
-    items: list[Item] = _grid(x, y, "s", unit, vertical_distance=34)
+    items: list[Item] = _grid(x, y, time_unit, unit, vertical_distance=34)
     for curve in curves:
         items += [Line(piece, curve.colour, curve.width) for piece in _pieces(curve, x, y)]
     if limit is not None and limit[0] <= high:

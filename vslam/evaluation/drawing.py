@@ -112,9 +112,16 @@ def stack(pictures: list[Picture], gap: float = 16.0) -> Picture:
     items: list[Item] = []
     y = 0.0
     for picture in pictures:
-        items += [_shifted(item, y) for item in picture.items]
+        items += [shifted(item, 0.0, y) for item in picture.items]
         y += picture.height + gap
     return Picture(max(picture.width for picture in pictures), y - gap, tuple(items))
+
+
+def shifted(item: Item, x: float, y: float) -> Item:
+    """The item moved right and down."""
+    if isinstance(item, Line | Dots):
+        return replace(item, points=item.points + (x, y))
+    return replace(item, x=item.x + x, y=item.y + y)
 
 
 def palette_css() -> str:
@@ -150,12 +157,6 @@ def png_bytes(picture: Picture) -> bytes:
     for item in picture.items:
         _paint(cv2, image, item)
     return cv2.imencode(".png", image)[1].tobytes()
-
-
-def _shifted(item: Item, y: float) -> Item:
-    if isinstance(item, Line | Dots):
-        return replace(item, points=item.points + (0, y))
-    return replace(item, y=item.y + y)
 
 
 def _svg_item(item: Item) -> str:
@@ -202,7 +203,7 @@ def _paint(cv2, image: np.ndarray, item: Item) -> None:
 
 def _paint_line(cv2, image: np.ndarray, item: Line, colour: tuple[int, int, int]) -> None:
     points = np.round(item.points * PNG_SCALE * 16).astype(np.int32)
-    width = max(round(item.width * PNG_SCALE), 1)
+    width = max(round(item.width * PNG_SCALE) - 1, 1)  # smoothing widens a line by about one pixel
     if item.dashed and len(points) == 2:
         parts = np.linspace(points[0], points[1], 2 * max(int(np.hypot(*(points[1] - points[0])) / 320), 1))
         strokes = list(np.round(parts).astype(np.int32).reshape(-1, 2, 2))

@@ -18,6 +18,10 @@ MIN_POSES = 3
 """Fewer matched positions than this can be aligned almost perfectly, so that an error says nothing."""
 
 
+MIN_SPAN_FOR_SCALE_M = 0.5
+"""Below this size of the true path its scale is not observable through millimetres of noise."""
+
+
 @dataclass(frozen=True)
 class Pairs:
     """Poses of an estimate with the true poses of the same instants.
@@ -182,6 +186,14 @@ def angles(R: np.ndarray) -> np.ndarray:
     from scipy.spatial.transform import Rotation
 
     return Rotation.from_matrix(R).magnitude() if len(R) else np.zeros(0)
+
+
+def scale_error(pairs: Pairs) -> float | None:
+    """`s - 1` of a Sim3 fit; None where the truth is too small to tell, or the estimate never moves."""
+    if len(pairs) < MIN_POSES or span(pairs.truth) < MIN_SPAN_FOR_SCALE_M:
+        return None
+    scale = alignment(pairs, "sim3")[0]
+    return scale - 1.0 if np.isfinite(scale) else None
 
 
 def span(poses: np.ndarray) -> float:

@@ -18,8 +18,6 @@ MAX_GAP_S = 0.02
 """A pose and its truth may be this far apart: half a frame at 25 Hz."""
 RPE_DELTA_S = 1.0
 """Drift is stated per second, as the TUM RGB-D benchmark does."""
-MIN_SPAN_FOR_SCALE_M = 0.5
-"""Below this size of the true path its scale is not observable through millimetres of noise."""
 PACKAGES = {"vslam": "vslam", "numpy": "numpy", "numba": "numba", "g2opy": "g2opy"}
 OPENCV_WHEELS = ("opencv-contrib-python-headless", "opencv-python-headless", "opencv-contrib-python", "opencv-python")
 
@@ -138,7 +136,7 @@ def _accuracy(record: RunRecord) -> dict[str, Any]:
     if len(drift.trans_m):
         scores["rpe_trans_m_per_s"] = metrics.rmse(drift.trans_m) / RPE_DELTA_S
         scores["rpe_rot_deg_per_s"] = metrics.rmse(drift.rot_deg) / RPE_DELTA_S
-    scores["scale_error"] = _scale_error(pairs)
+    scores["scale_error"] = metrics.scale_error(pairs)
     return scores
 
 
@@ -146,13 +144,6 @@ def _ate_rmse(pairs: metrics.Pairs) -> float | None:
     if len(pairs) < metrics.MIN_POSES:
         return None
     return metrics.rmse(metrics.ate(metrics.align(pairs, "se3")))
-
-
-def _scale_error(pairs: metrics.Pairs) -> float | None:
-    if len(pairs) < metrics.MIN_POSES or metrics.span(pairs.truth) < MIN_SPAN_FOR_SCALE_M:
-        return None
-    scale = metrics.alignment(pairs, "sim3")[0]
-    return scale - 1.0 if np.isfinite(scale) else None
 
 
 def _tracking_times(frames: tuple[Tracked, ...]) -> dict[str, float | None]:
