@@ -9,20 +9,20 @@ from hypothesis import strategies as st
 
 from tests.mapping.naive_bundle import PINHOLE, cost, numeric_jacobians, world
 from vslam.geometry import se3
-from vslam.mapping.bundle import Problem, adjust, solver
+from vslam.mapping.bundle import adjust, solver
 from vslam.mapping.bundle.envelope import allocate, factorise, substitute
 from vslam.mapping.bundle.normal import _jacobians
 from vslam.mapping.bundle.problem import evaluate
-from vslam.mapping.bundle.schur import solve_schur
+from vslam.mapping.bundle.schur import _levenberg, solve_schur
 
 SOLVERS = ["numba", "g2o"]
 SIZES = {
-    "small": dict(free=4, fixed=2, points=60, edges=200, mono=0.3),
-    "stereo": dict(free=5, fixed=3, points=300, edges=1300, mono=0.0),
-    "mono": dict(free=5, fixed=3, points=300, edges=1300, mono=1.0),
-    "many poses": dict(free=30, fixed=2, points=500, edges=2600, mono=0.3),
-    "only points": dict(free=0, fixed=4, points=50, edges=160, mono=0.5),
-    "one pose": dict(free=1, fixed=2, points=50, edges=150, mono=0.5),
+    "small": {"free": 4, "fixed": 2, "points": 60, "edges": 200, "mono": 0.3},
+    "stereo": {"free": 5, "fixed": 3, "points": 300, "edges": 1300, "mono": 0.0},
+    "mono": {"free": 5, "fixed": 3, "points": 300, "edges": 1300, "mono": 1.0},
+    "many poses": {"free": 30, "fixed": 2, "points": 500, "edges": 2600, "mono": 0.3},
+    "only points": {"free": 0, "fixed": 4, "points": 50, "edges": 160, "mono": 0.5},
+    "one pose": {"free": 1, "fixed": 2, "points": 50, "edges": 150, "mono": 0.5},
 }
 
 
@@ -98,6 +98,20 @@ def test_fixed_poses_and_inputs_stay_bit_for_bit(optimizer):
     assert np.array_equal(solution.poses[:, 3], np.tile([0, 0, 0, 1], (6, 1)))
 
 
+def test_layout_and_types_of_the_arrays_do_not_matter():
+    problem = world(outliers=0.05).problem
+    other = replace(
+        problem,
+        poses=np.asfortranarray(problem.poses),
+        uv=np.asfortranarray(problem.uv),
+        pose_index=problem.pose_index.astype(np.int64),
+        point_index=np.repeat(problem.point_index, 2)[::2],
+    )
+    everything = np.ones(len(problem.uv), np.uint8)
+    assert np.array_equal(solve_schur(problem).poses, solve_schur(other, active=everything).poses)
+    assert len(_levenberg.signatures) == 1  # or it would compile again
+
+
 def test_schur_is_deterministic():
     problem = world(outliers=0.05).problem
     first, second = adjust(problem), adjust(problem)
@@ -153,16 +167,16 @@ def test_min_gain_ends_early_at_nearly_the_same_cost():
 @pytest.mark.parametrize("case", ["no points", "no observations", "no poses", "all fixed", "none fixed"])
 def test_degenerate_sizes(optimizer, case):
     problem = world().problem
-    nothing = dict(
-        pose_index=np.zeros(0, np.int32), point_index=np.zeros(0, np.int32), uv=np.zeros((0, 2)),
-        disparity=np.zeros(0), weight=np.zeros((0, 2)),
-    )  # fmt: skip
+    nothing = {
+        "pose_index": np.zeros(0, np.int32), "point_index": np.zeros(0, np.int32), "uv": np.zeros((0, 2)),
+        "disparity": np.zeros(0), "weight": np.zeros((0, 2)),
+    }  # fmt: skip
     changes = {
-        "no points": nothing | dict(points=np.zeros((0, 3))),
+        "no points": nothing | {"points": np.zeros((0, 3))},
         "no observations": nothing,
-        "no poses": nothing | dict(poses=np.zeros((0, 4, 4)), fixed=np.zeros(0, bool)),
-        "all fixed": dict(fixed=np.ones(6, bool)),
-        "none fixed": dict(fixed=np.zeros(6, bool)),
+        "no poses": nothing | {"poses": np.zeros((0, 4, 4)), "fixed": np.zeros(0, bool)},
+        "all fixed": {"fixed": np.ones(6, bool)},
+        "none fixed": {"fixed": np.zeros(6, bool)},
     }[case]
     problem = replace(problem, **changes)
     solution = adjust(problem, optimizer)
@@ -178,7 +192,12 @@ def test_points_seen_once_without_depth_do_not_spoil_the_rest(optimizer):
     keep = ~np.isin(problem.point_index, problem.point_index[once]) | np.isin(np.arange(len(problem.uv)), once)
     disparity = problem.disparity.copy()
     disparity[once] = np.nan
-    fields = dict(pose_index=problem.pose_index, point_index=problem.point_index, uv=problem.uv, disparity=disparity)
+    fields = {
+        "pose_index": problem.pose_index,
+        "point_index": problem.point_index,
+        "uv": problem.uv,
+        "disparity": disparity,
+    }
     problem = replace(problem, weight=problem.weight[keep], **{name: field[keep] for name, field in fields.items()})
     solution = adjust(problem, optimizer, min_gain=0.0)
     np.testing.assert_allclose(solution.poses, truth.poses, atol=1e-5)
@@ -220,10 +239,11 @@ def test_points_at_or_behind_the_camera_do_not_poison(depth):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        (dict(uv=np.zeros((3, 2))), "shape"),
-        (dict(fixed=np.zeros(5, bool)), "fixed"),
-        (dict(pose_index=np.full(200, 6, np.int32)), "pose_index spans 6..6, expected 0..5"),
-        (dict(point_index=np.arange(200, dtype=np.int32)[::-1] // 4), "not sorted"),
+        ({"uv": np.zeros((3, 2))}, "shape"),
+        ({"fixed": np.zeros(5, bool)}, "fixed"),
+        ({"fixed": np.zeros(6, np.uint8)}, "expected bool"),
+        ({"pose_index": np.full(200, 6, np.int32)}, "pose_index spans 6..6, expected 0..5"),
+        ({"point_index": np.arange(200, dtype=np.int32)[::-1] // 4}, "not sorted"),
     ],
 )
 def test_malformed_problems_are_refused(changes, message):

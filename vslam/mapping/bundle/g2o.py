@@ -36,12 +36,12 @@ def solve_g2o(
 ) -> Solution:
     """As `schur.solve_schur`; the stop flag is read at the start only, and `cost` is the one that g2o reports."""
     problem.check()
-    active = problem.usable() if active is None else problem.usable() & active
+    active = problem.usable() if active is None else problem.usable() & np.asarray(active, bool)
     stopped = stop_flag is not None and stop_flag[0] != 0
     if stopped or iterations < 1 or not active.any():
         return solution_at(problem, problem.poses.copy(), problem.points.copy(), active, robust, iterations=0)
 
-    optimizer = _build(problem, active, robust)
+    optimizer = build(problem, active, robust)
     if min_gain > 0:
         action = g2opy.SparseOptimizerTerminateAction()
         action.set_gain_threshold(min_gain)
@@ -53,7 +53,7 @@ def solve_g2o(
     return solution_at(problem, poses, points, active, robust, max(done, 0), cost=optimizer.active_robust_chi2())
 
 
-def _build(problem: Problem, active: np.ndarray, robust: bool) -> g2opy.SparseOptimizer:
+def build(problem: Problem, active: np.ndarray, robust: bool) -> g2opy.SparseOptimizer:
     """The graph of the active observations, poses numbered 0..K-1, point j as K + j."""
     lines, edges = _text(problem, active)
     optimizer = g2opy.SparseOptimizer()

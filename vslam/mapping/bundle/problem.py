@@ -69,6 +69,8 @@ class Problem:
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(f"Problem.{name} has shape {getattr(self, name).shape}, expected {shape}")
+        if self.fixed.dtype != bool:
+            raise ValueError(f"Problem.fixed has type {self.fixed.dtype}, expected bool")
         for name, size in (("pose_index", poses), ("point_index", points)):
             index = getattr(self, name)
             if observations and (index.min() < 0 or index.max() >= size):

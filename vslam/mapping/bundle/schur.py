@@ -237,8 +237,8 @@ def solve_schur(
     """
     problem.check()
     usable = problem.usable()
-    graph = _graph(problem, usable if active is None else usable & active, robust)
-    poses, points = problem.poses.astype(np.float64), problem.points.astype(np.float64)
+    graph = _graph(problem, usable if active is None else usable & np.asarray(active, bool), robust)
+    poses, points = (np.array(a, np.float64, order="C") for a in (problem.poses, problem.points))
     chi2, depth = np.empty(len(problem.uv)), np.empty(len(problem.uv))
     if stop_flag is None:
         stop_flag = np.zeros(1, np.uint8)
