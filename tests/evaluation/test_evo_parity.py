@@ -58,7 +58,7 @@ def evo(kind, format, files, home, *flags):
     gap = [] if format == "kitti" else ["--t_max_diff", str(MAX_GAP)]
     command = [EVO[kind], format, *map(str, files), *gap, *flags, "--save_results", str(result), "--no_warnings"]
     environment = {**os.environ, "HOME": str(home), "MPLBACKEND": "agg"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     with zipfile.ZipFile(result) as archive:
         return json.loads(archive.read("stats.json"))
