@@ -69,7 +69,7 @@ def check_camera(camera: Camera, where: str) -> None:
     for name in ("fx", "fy", "width", "height", "fps", "depth_scale", "baseline"):
         value = getattr(camera, name)
         if not (math.isfinite(value) and value > 0):
-            cure = "; for files with a y axis that points up turn the poses instead" if name == "fy" else ""
+            cure = "; for ICL-NUIM write 480.0, its poses are turned to match" if name == "fy" else ""
             raise VslamError(f"{where}: {name} is {value}; it must be a positive number{cure}")
     for name, size in (("cx", camera.width), ("cy", camera.height)):
         value = getattr(camera, name)

@@ -94,8 +94,8 @@ def pair_lists(rgb_list: Path, depth_list: Path) -> Pairs:
     pairs = associate(a, b)
     if not len(pairs):
         raise VslamError(
-            f"{depth_list}: no depth image within {MAX_GAP_S} s of a colour image (depth from {b[0]:.6f} to {b[-1]:.6f}, "
-            f"colour from {a[0]:.6f} to {a[-1]:.6f} s); are both lists of the same recording?"
+            f"{depth_list}: no depth image within {MAX_GAP_S} s of a colour image (depth {b[0]:.6f} to {b[-1]:.6f} s, "
+            f"colour {a[0]:.6f} to {a[-1]:.6f} s); are both lists of the same recording?"
         )
     return _pairs(rgb_list.parent, [colour[i] for i, _ in pairs], [depth[j] for _, j in pairs])
 

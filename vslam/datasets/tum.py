@@ -10,7 +10,7 @@ from vslam.datasets.camera import find_camera
 from vslam.datasets.lists import Pairs, pair_associations, pair_lists
 from vslam.datasets.rgbd import RgbdSequence
 from vslam.errors import VslamError
-from vslam.types import Trajectory
+from vslam.types import Camera, Trajectory
 
 ASSOCIATIONS = ("associations.txt", "associate.txt", "association.txt", "associated.txt", "associations")
 
@@ -28,11 +28,24 @@ def open_tum(path: str | Path | None = None, camera_file: str | Path | None = No
         from vslam.datasets.sample import open_sample
 
         return open_sample(None, camera_file)
-    folder = existing_folder(path)
+    return open_listed(existing_folder(path), camera_file)
+
+
+def open_listed(
+    folder: Path,
+    camera_file: str | Path | None = None,
+    default_camera: Camera | None = None,
+    no_depth: int | None = None,
+) -> RgbdSequence:
+    """A folder with TUM's lists, whatever sensor it comes from; `no_depth`: see `RgbdSequence`.
+
+    Raises:
+        VslamError: what is missing or wrong, in one line.
+    """
     pairs = read_pairs(folder)
     truth = read_truth(folder / "groundtruth.txt")
-    camera = find_camera(folder, camera_file)
-    return RgbdSequence(folder.resolve().name, camera, *pairs, truth=truth).check()
+    camera = find_camera(folder, camera_file, default_camera)
+    return RgbdSequence(folder.resolve().name, camera, *pairs, truth=truth, no_depth=no_depth).check()
 
 
 def read_pairs(folder: Path) -> Pairs:
