@@ -1,5 +1,9 @@
 """Laws of alignment and error, and figures that can be worked out by hand."""
 
+import runpy
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from tests.evaluation.synthetic import moved, noisy, poses_of, random_pose, smooth_trajectory
+from vslam.datasets.trajectory import write_tum
 from vslam.errors import VslamError
 from vslam.evaluation import metrics
 from vslam.evaluation.metrics import Delta
@@ -189,3 +194,12 @@ def test_delta_is_read(text, value, unit):
 def test_delta_that_means_nothing_is_refused(text):
     with pytest.raises(VslamError, match="expected seconds, frames or metres"):
         Delta.parse(text)
+
+
+def test_example_scores_two_files(tmp_path, monkeypatch, capsys):
+    truth = smooth_trajectory(100)
+    for name in ("estimate.txt", "truth.txt"):
+        write_tum(tmp_path / name, truth)
+    monkeypatch.setattr(sys, "argv", ["", str(tmp_path / "estimate.txt"), str(tmp_path / "truth.txt")])
+    runpy.run_path(str(Path(__file__).parents[2] / "examples" / "score_trajectory.py"))
+    assert capsys.readouterr().out.startswith("ATE 0.0 mm over 100 poses\n")

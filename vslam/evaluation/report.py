@@ -110,8 +110,8 @@ def path_section(story: Story) -> tuple[str, list]:
 def error_section(story: Story) -> str:
     """Distance to the truth over time, final and live."""
     if not len(story.final.errors):
-        why = "fewer than three poses have a true one" if story.truth is not None else "this sequence has none"
-        return f'<h2>Error over time</h2><p class="note">Not known without ground truth: {why}.</p>'
+        why = "fewer than three poses have a true one" if story.truth is not None else "there is no ground truth"
+        return f'<h2>Error over time</h2><p class="note">Not known: {why}.</p>'
     curves = [
         Curve(overlay.error_times - story.start, overlay.errors * 1000, colour, width)
         for overlay, colour, width in ((story.live, "live", 1.2), (story.final, "estimate", 1.7))
