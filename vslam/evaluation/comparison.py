@@ -32,7 +32,7 @@ class Rules:
     """How to compare: alignment, largest time gap of a match in s, distance of a relative error's poses."""
 
     align: metrics.Alignment = "se3"
-    max_gap: float = 0.02
+    max_gap: float = metrics.MAX_GAP_S
     delta: metrics.Delta | None = None  # one second; one frame where files hold no times
 
 

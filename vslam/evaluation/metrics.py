@@ -14,6 +14,8 @@ from vslam.types import Trajectory
 
 Alignment = Literal["none", "se3", "sim3"]
 
+MAX_GAP_S = 0.02
+"""A pose and its truth may be this far apart: half a frame at 25 Hz."""
 MIN_POSES = 3
 """Fewer matched positions than this can be aligned almost perfectly, so that an error says nothing."""
 

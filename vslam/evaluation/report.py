@@ -18,7 +18,6 @@ from vslam.types import State, Tracked, Trajectory
 if TYPE_CHECKING:
     from vslam.evaluation.results import RunRecord
 
-MAX_GAP_S = 0.02
 HOVER_SAMPLES = 1500
 REASON_COLOURS = ("series1", "series3", "series5", "series4", "series2", "unreadable")
 
@@ -77,9 +76,9 @@ def tell(record: RunRecord) -> Story:
     stamps = [frame.timestamp for frame in record.frames] or [0.0]
     start, end = stamps[0], stamps[-1]
     has_truth = record.truth is not None and len(record.truth) > 0
-    truth = views.clip_time(record.truth, start - MAX_GAP_S, end + MAX_GAP_S) if has_truth else None
-    final = views.overlay(record.final, record.truth, "se3", MAX_GAP_S)
-    live = views.overlay(record.live, record.truth, "se3", MAX_GAP_S)
+    truth = views.clip_time(record.truth, start - metrics.MAX_GAP_S, end + metrics.MAX_GAP_S) if has_truth else None
+    final = views.overlay(record.final, record.truth, "se3", metrics.MAX_GAP_S)
+    live = views.overlay(record.live, record.truth, "se3", metrics.MAX_GAP_S)
     seen = final.estimate if len(final.estimate) or truth is None else truth
     return Story(record, start, (0.0, end - start), final, live, truth, views.view_axes(seen.poses))
 

@@ -14,8 +14,6 @@ from vslam.datasets.trajectory import write_atomically, write_tum
 from vslam.evaluation import files, metrics
 from vslam.types import Camera, State, Tracked, Trajectory
 
-MAX_GAP_S = 0.02
-"""A pose and its truth may be this far apart: half a frame at 25 Hz."""
 RPE_DELTA_S = 1.0
 """Drift is stated per second, as the TUM RGB-D benchmark does."""
 PACKAGES = {"vslam": "vslam", "numpy": "numpy", "numba": "numba", "g2opy": "g2opy"}
@@ -129,10 +127,10 @@ def _accuracy(record: RunRecord) -> dict[str, Any]:
     scores["ate_alignment"] = "se3"
     if record.truth is None or not len(record.truth):
         return scores
-    pairs = metrics.associate(record.final, record.truth, MAX_GAP_S)
+    pairs = metrics.associate(record.final, record.truth, metrics.MAX_GAP_S)
     scores["ate_rmse_m"] = _ate_rmse(pairs)
-    scores["ate_live_rmse_m"] = _ate_rmse(metrics.associate(record.live, record.truth, MAX_GAP_S))
-    drift = metrics.rpe(pairs, metrics.Delta(RPE_DELTA_S, "s"), MAX_GAP_S)
+    scores["ate_live_rmse_m"] = _ate_rmse(metrics.associate(record.live, record.truth, metrics.MAX_GAP_S))
+    drift = metrics.rpe(pairs, metrics.Delta(RPE_DELTA_S, "s"), metrics.MAX_GAP_S)
     if len(drift.trans_m):
         scores["rpe_trans_m_per_s"] = metrics.rmse(drift.trans_m) / RPE_DELTA_S
         scores["rpe_rot_deg_per_s"] = metrics.rmse(drift.rot_deg) / RPE_DELTA_S
