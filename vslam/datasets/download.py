@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
 import http.client
 import logging
@@ -215,7 +216,7 @@ def unpack(archive: Path, folder: Path) -> None:
         if len(tops) != 1 or not tops[0].is_dir():
             raise VslamError(f"{archive}: holds {len(tops)} entries at its top, not one folder; not a TUM sequence")
         tops[0].rename(folder)
-    except (tarfile.ReadError, EOFError, zlib.error) as error:
+    except (tarfile.ReadError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         archive.unlink()
         raise VslamError(f"{archive}: broken archive ({error}); it was removed, run it again to fetch it") from None
     except VslamError:
@@ -227,7 +228,7 @@ def unpack(archive: Path, folder: Path) -> None:
 
 def _extract(archive: Path, folder: Path) -> None:
     options = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python 3.11.4 and later check again
-    with tarfile.open(archive, "r:gz") as tar:
+    with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
         for member in tar:
             if not (member.isfile() or member.isdir()):
                 raise VslamError(f"{archive}: '{member.name}' is a link or a device; refused, the archive was removed")
@@ -237,5 +238,9 @@ def _extract(archive: Path, folder: Path) -> None:
                 )
             try:
                 tar.extract(member, folder, set_attrs=False, **options)
+            except tarfile.ReadError:
+                raise
             except tarfile.TarError as error:
                 raise VslamError(f"{archive}: '{member.name}' refused ({error}); the archive was removed") from None
+        while stream.read(CHUNK):  # to the end, where gzip's checksum is
+            pass

@@ -60,16 +60,15 @@ class Orb:
         return self._describe(workspace, n)
 
     def _describe(self, workspace: _Workspace, n: int) -> Features:
-        scales = self._options.scale_factor ** np.arange(self._options.levels, dtype=np.float64)
         xy, angle = np.empty((n, 2), np.float32), np.empty(n, np.float32)
         words = np.empty((n, 4), np.uint64)
         offsets = rotated_offsets(workspace.atlas.shape[1])
         describe(
-            workspace.atlas, workspace.blurred, workspace.tops, scales, workspace.xy[:n], workspace.level[:n], offsets,
+            workspace.atlas, workspace.blurred, workspace.tops, workspace.ratios, workspace.xy[:n], workspace.level[:n], offsets,
             xy, angle, words,
         )  # fmt: skip
         level = workspace.level[:n].copy()
-        sigma = self._options.sigma * scales**self._options.octave_sigma_power
+        sigma = self._options.sigma * workspace.ratios[:, 0] ** self._options.octave_sigma_power
         return Features(
             xy, sigma.astype(np.float32)[level], workspace.score[:n].copy(), level, angle, words.view(np.uint8)
         )
@@ -88,6 +87,7 @@ class _Workspace:
         self.shape = (height, width)
         scales = options.scale_factor ** np.arange(options.levels)
         self.sizes = np.stack([np.rint(height / scales), np.rint(width / scales)], axis=1).astype(np.int64)
+        self.ratios = np.array([width, height]) / np.maximum(self.sizes[:, ::-1], 1)  # x and y: levels have whole sizes
         self.tops = np.concatenate([[0], np.cumsum(self.sizes[:, 0])])[:-1].astype(np.int64)
         rows = int(self.sizes[:, 0].sum())
         self.atlas, self.blurred, self.corner_score = (np.zeros((rows, width), np.uint8) for _ in range(3))
@@ -239,7 +239,7 @@ def refine_corner(image, x, y, out):
 
 
 @njit(fastmath=True)
-def describe(atlas, blurred, tops, scales, level_xy, level, offsets, xy, angle, words):
+def describe(atlas, blurred, tops, ratios, level_xy, level, offsets, xy, angle, words):
     """Orientation by the intensity centroid, then 256 comparisons along the rotated pattern, per keypoint.
 
     `offsets` (ANGLES, 256, 2) int32 are positions relative to the keypoint in the flattened atlas; `xy` (N, 2) receives
@@ -260,9 +260,8 @@ def describe(atlas, blurred, tops, scales, level_xy, level, offsets, xy, angle, 
                 darker = flat[centre + offsets[turn, k, 0]] < flat[centre + offsets[turn, k, 1]]
                 bits |= np.uint64(darker) << np.uint64(bit)
             words[i, word] = bits
-        scale = scales[level[i]]
-        xy[i, 0] = (level_xy[i, 0] + 0.5) * scale - 0.5
-        xy[i, 1] = (level_xy[i, 1] + 0.5) * scale - 0.5
+        xy[i, 0] = (level_xy[i, 0] + 0.5) * ratios[level[i], 0] - 0.5
+        xy[i, 1] = (level_xy[i, 1] + 0.5) * ratios[level[i], 1] - 0.5
 
 
 @njit(fastmath=True)

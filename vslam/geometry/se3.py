@@ -172,3 +172,23 @@ def quaternion_from_rotation(R: np.ndarray) -> np.ndarray:
     q = np.take_along_axis(outer, best[..., None, None], axis=-2)[..., 0, :]
     q = q / np.linalg.norm(q, axis=-1, keepdims=True)
     return np.where(q[..., 3:] < 0, -q, q)
+
+
+@njit
+def orthonormalise(T):
+    """Make the rotation of `T` (3 or 4, 4) exact again, in place.
+
+    `inverse` takes the transpose for the inverse, so a rotation that is carried from frame to frame through products
+    and inverses would multiply its rounding error each time.
+    """
+    a, b, c = T[0, 0], T[0, 1], T[0, 2]
+    n = sqrt(a * a + b * b + c * c)
+    a, b, c = a / n, b / n, c / n
+    d, e, f = T[1, 0], T[1, 1], T[1, 2]
+    along = a * d + b * e + c * f
+    d, e, f = d - along * a, e - along * b, f - along * c
+    n = sqrt(d * d + e * e + f * f)
+    d, e, f = d / n, e / n, f / n
+    T[0, 0], T[0, 1], T[0, 2] = a, b, c
+    T[1, 0], T[1, 1], T[1, 2] = d, e, f
+    T[2, 0], T[2, 1], T[2, 2] = b * f - c * e, c * d - a * f, a * e - b * d

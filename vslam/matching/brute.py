@@ -19,7 +19,7 @@ def nearest(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nd
     best, second = np.full(len(a), np.inf, np.float32), np.full(len(a), np.inf, np.float32)
     if len(a) and len(b):
         back_best = np.full(len(b), np.inf, np.float32)
-        if a.dtype == np.uint8:
+        if a.dtype in (np.uint8, np.uint64):
             nearest_hamming(searchable(a), searchable(b), index, best, second, back, back_best)
         else:
             similarity = np.matmul(searchable(a), searchable(b).T)  # BLAS is five times faster than a loop of ours

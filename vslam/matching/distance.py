@@ -10,9 +10,11 @@ from vslam.kernels import njit, popcount
 
 
 def searchable(descriptors: np.ndarray) -> np.ndarray:
-    """Descriptors as the kernels take them: (N, D) uint8 become (N, D / 8) uint64, float32 stay; both contiguous."""
+    """Descriptors as kernels take them: (N, D) uint8 become (N, D / 8) uint64, float32 stay; both contiguous."""
     if descriptors.dtype == np.uint8:
         return np.ascontiguousarray(descriptors).view(np.uint64)
+    if descriptors.dtype == np.uint64:
+        return np.ascontiguousarray(descriptors)
     return np.ascontiguousarray(descriptors, np.float32)
 
 

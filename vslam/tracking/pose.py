@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from vslam.geometry.se3 import exp_kernel
+from vslam.geometry.se3 import exp_kernel, orthonormalise
 from vslam.kernels import njit
 
 MONO_GATE, STEREO_GATE = 5.991, 7.815  # 95 % of chi-square with 2 (u, v) and 3 (u, v, disparity) degrees of freedom
@@ -34,6 +34,7 @@ def refine_pose(T_cw, pinhole, xyz, uv, disparity, sigma, disparity_sigma, round
             exp_kernel(step, update)
             compose(update, T_cw, moved)
             T_cw[:3] = moved[:3]
+            orthonormalise(T_cw)
             size = 0.0
             for k in range(6):
                 size += step[k] * step[k]

@@ -74,6 +74,14 @@ class Trainer:
         self.step = state["step"]
         return True
 
+    def start_from(self, file: Path) -> None:
+        """Take the averaged weights of another run's checkpoint as the start (fine-tuning)."""
+        state = read_checkpoint(file)
+        if state["network"] != self.config.network:
+            raise VslamError(f"{file}: holds network '{state['network']}', not '{self.config.network}'")
+        self.model.load_state_dict(state["averaged"])
+        self.averaged.load_state_dict(state["averaged"])
+
     def save(self) -> None:
         """Write the checkpoint; the last one stays whole whatever happens while writing."""
         state = {

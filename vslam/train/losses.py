@@ -92,7 +92,7 @@ def patch_offsets(logits: Tensor, points: Tensor, radius: int = 2) -> tuple[Tens
 
 def pixel_log_probability(semi: Tensor) -> Tensor:
     """Log of the keypoint probability of each pixel (N, H, W) from logits (N, 65, h, w)."""
-    return F.pixel_shuffle(semi.log_softmax(dim=1)[:, :-1], CELL)[:, 0]
+    return F.pixel_shuffle(semi.log_softmax(dim=1)[:, :-1], CELL).squeeze(1)
 
 
 def place_loss(log_probability: Tensor, points: Tensor, chosen: Tensor, within: float = 3.0) -> Tensor:

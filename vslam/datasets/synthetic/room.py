@@ -16,7 +16,7 @@ from vslam.datasets.synthetic.light import cosine_directions, illuminate
 from vslam.datasets.synthetic.render import LEVELS, Scene
 
 WIDTH, DEPTH, HEIGHT = 6.0, 4.8, 2.6  # metres; the origin is in the middle of the floor, z points up
-LIGHT_STEP_M = 0.07  # light is computed on this grid and interpolated
+LIGHT_STEP_M = 0.07  # light is computed on this grid (at quality 1) and interpolated
 LAMPS = ((-1.5, 0.3), (1.5, -0.3))
 Painter = Callable[[paint.Canvas], np.ndarray]
 
@@ -232,14 +232,14 @@ def _surface(rectangle: Rectangle, boxes, lamps, quality: float, rng: np.random.
     shape = tuple(max(round(length * scale), 2) for length in rectangle.size[::-1])
     image = np.asarray(rectangle.painter(paint.Canvas(shape, scale, rng)), np.float32)
     if not rectangle.glows:
-        image = image * _light(rectangle, shape, boxes, lamps)[..., None]
+        image = image * _light(rectangle, shape, boxes, lamps, LIGHT_STEP_M / quality)[..., None]
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
-def _light(rectangle: Rectangle, shape: tuple[int, int], boxes, lamps) -> np.ndarray:
+def _light(rectangle: Rectangle, shape: tuple[int, int], boxes, lamps, step: float) -> np.ndarray:
     """Brightness (rows, columns): the light on a coarse grid, as display values (gamma 2.2)."""
     u, v, n = _axes(rectangle)
-    steps = [max(int(np.ceil(length / LIGHT_STEP_M)), 2) for length in rectangle.size]
+    steps = [max(int(np.ceil(length / step)), 2) for length in rectangle.size]
     s, t = ((np.arange(k) + 0.5) / k - 0.5 for k in steps)
     across, along = s[None, :, None] * rectangle.size[0] * u, t[:, None, None] * rectangle.size[1] * v
     points = (rectangle.centre + across + along).reshape(-1, 3)

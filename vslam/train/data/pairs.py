@@ -50,7 +50,8 @@ class Source:
 @dataclass(frozen=True)
 class Pair:
     """What the losses need: views (2, H, W) uint8, detector targets (2, 65, h, w), cell masks (2, h, w), points
-    (2, P, 2) in view pixels, which are valid (P,), and which of them are corners (P,)."""
+    (2, P, 2) in view pixels, which are valid (P,), which of them are corners (P,), and, of one image seen twice, the
+    homography (3, 3) from the first view to the second (else NaN)."""
 
     images: np.ndarray
     targets: np.ndarray
@@ -58,6 +59,7 @@ class Pair:
     points: np.ndarray
     valid: np.ndarray
     is_corner: np.ndarray
+    homography: np.ndarray
 
 
 class PairSampler:
@@ -129,7 +131,8 @@ class PairSampler:
         valid = np.arange(config.points) < len(chosen)
         is_corner = np.zeros(config.points, bool)
         is_corner[: len(chosen)] = source.is_corner[chosen]
-        return Pair(np.stack(images), np.stack(targets), np.stack(masks), filled, valid, is_corner)
+        homography = matrices[1] @ np.linalg.inv(matrices[0]) if same_image else np.full((3, 3), np.nan)
+        return Pair(np.stack(images), np.stack(targets), np.stack(masks), filled, valid, is_corner, homography)
 
 
 def _shares(packs: list[Pack]) -> np.ndarray:

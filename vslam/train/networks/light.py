@@ -90,4 +90,4 @@ class LightNet(nn.Module):
 
 def heatmap(semi: Tensor) -> Tensor:
     """Keypoint probability of each pixel (N, H, W) from logits (N, 65, H/8, W/8)."""
-    return F.pixel_shuffle(semi.softmax(dim=1)[:, :-1], CELL)[:, 0]
+    return F.pixel_shuffle(semi.softmax(dim=1)[:, :-1], CELL).squeeze(1)

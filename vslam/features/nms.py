@@ -1,0 +1,135 @@
+"""Kernels that turn a score map into keypoints: greedy suppression, then the place below a pixel."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vslam.kernels import njit
+
+
+@njit
+def find_peaks(score, threshold, border, rows, columns, values):
+    """Pixels of `score` (H, W) above `threshold` that no neighbour of the eight exceeds; returns how many.
+
+    Written to `rows`, `columns` (int32) and `values` (float32), which also bound their number; `border` pixels on
+    every side are left out. Of equal neighbours the first in reading order is a peak.
+    """
+    height, width = score.shape
+    count = 0
+    for y in range(max(border, 1), height - max(border, 1)):
+        for x in range(max(border, 1), width - max(border, 1)):
+            value = score[y, x]
+            if value <= threshold:
+                continue
+            if (
+                score[y - 1, x - 1] >= value
+                or score[y - 1, x] >= value
+                or score[y - 1, x + 1] >= value
+                or score[y, x - 1] >= value
+                or score[y, x + 1] > value
+                or score[y + 1, x - 1] > value
+                or score[y + 1, x] > value
+                or score[y + 1, x + 1] > value
+            ):
+                continue
+            if count == len(values):
+                return count
+            rows[count], columns[count], values[count] = y, x, value
+            count += 1
+    return count
+
+
+@njit
+def suppress(rows, columns, order, radius, taken, kept):
+    """Greedy suppression: go through peaks in `order`, keep one unless a kept one is within `radius` (Chebyshev).
+
+    `taken` (H, W) uint8 must be zero and is left dirty; indices go to `kept`; returns how many.
+    """
+    height, width = taken.shape
+    count = 0
+    for k in range(len(order)):
+        i = order[k]
+        y, x = rows[i], columns[i]
+        if taken[y, x]:
+            continue
+        kept[count] = i
+        count += 1
+        for v in range(max(0, y - radius), min(height, y + radius + 1)):
+            for u in range(max(0, x - radius), min(width, x + radius + 1)):
+                taken[v, u] = 1
+    return count
+
+
+@njit
+def refine(score, rows, columns, xy, spread):
+    """Centre of mass of `score` (H, W) in the 5x5 pixels about each peak, and the variance about it.
+
+    `rows`, `columns` (N,) are at least 2 pixels from the border; written to `xy` (N, 2) and `spread` (N,), px^2, the
+    mean of both axes.
+    """
+    for i in range(len(rows)):
+        total, sx, sy, sxx = 0.0, 0.0, 0.0, 0.0
+        for dy in range(-2, 3):
+            for dx in range(-2, 3):
+                weight = score[rows[i] + dy, columns[i] + dx]
+                total += weight
+                sx += weight * dx
+                sy += weight * dy
+                sxx += weight * (dx * dx + dy * dy)
+        total = max(total, 1e-12)
+        mx, my = sx / total, sy / total
+        xy[i, 0] = columns[i] + mx
+        xy[i, 1] = rows[i] + my
+        spread[i] = 0.5 * max(sxx / total - mx * mx - my * my, 0.0)
+
+
+@njit
+def sample_unit(maps, stride, xy, out):
+    """Bilinear descriptors at `xy` (N, 2) pixels, divided by their norm: `maps` (h, w, D) to `out` (N, D) float32.
+
+    Cell i of a map of this stride has its centre at pixel `stride * i + (stride - 1) / 2`.
+    """
+    height, width, size = maps.shape
+    for i in range(len(xy)):
+        x0, y0, fx, fy = _cell(xy[i, 0], xy[i, 1], stride, width, height)
+        a, b = (1 - fx) * (1 - fy), fx * (1 - fy)
+        c, d = (1 - fx) * fy, fx * fy
+        total = np.float32(0.0)
+        for k in range(size):
+            value = a * maps[y0, x0, k] + b * maps[y0, x0 + 1, k] + c * maps[y0 + 1, x0, k] + d * maps[y0 + 1, x0 + 1, k]
+            out[i, k] = value
+            total += value * value
+        inverse = np.float32(1.0) / max(np.sqrt(total), np.float32(1e-12))
+        for k in range(size):
+            out[i, k] *= inverse
+
+
+@njit
+def sample_bits(maps, stride, xy, out):
+    """Bilinear values at `xy` (N, 2) pixels, one bit each for being positive: `maps` (h, w, D) to (N, D / 8) uint8.
+
+    Value k is bit `7 - k % 8` of byte `k // 8`, as `numpy.packbits` orders them.
+    """
+    height, width, size = maps.shape
+    for i in range(len(xy)):
+        x0, y0, fx, fy = _cell(xy[i, 0], xy[i, 1], stride, width, height)
+        a, b = (1 - fx) * (1 - fy), fx * (1 - fy)
+        c, d = (1 - fx) * fy, fx * fy
+        for byte in range(size // 8):
+            bits = 0
+            for j in range(8):
+                k = 8 * byte + j
+                value = a * maps[y0, x0, k] + b * maps[y0, x0 + 1, k]
+                value += c * maps[y0 + 1, x0, k] + d * maps[y0 + 1, x0 + 1, k]
+                bits = (bits << 1) | (value > 0)
+            out[i, byte] = bits
+
+
+@njit
+def _cell(x, y, stride, width, height):
+    """The cell up and left of a pixel and the shares (float32) of its right and lower neighbours, kept inside."""
+    u = min(max((x - (stride - 1) * 0.5) / stride, 0.0), width - 1.0)
+    v = min(max((y - (stride - 1) * 0.5) / stride, 0.0), height - 1.0)
+    x0 = min(int(u), max(width - 2, 0))
+    y0 = min(int(v), max(height - 2, 0))
+    return x0, y0, np.float32(u - x0), np.float32(v - y0)

@@ -1,0 +1,56 @@
+"""What the tracker gets of the map: the points of the keyframes around the newest one, copied."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vslam.geometry import se3
+from vslam.kernels import njit
+from vslam.mapping.map import Map, covisible
+from vslam.types import LocalMap
+
+RECENT_POSES = 64  # keyframes whose poses go along: the tracker's anchor is never older
+NEAR_ANGLE = 0.7  # radians between optical axes, NEAR_M metres between centres: such keyframes see much the same
+NEAR_M = 1.0
+
+
+def build_local_map(map_: Map, slot: int, keyframes_wanted: int) -> LocalMap:
+    """The local map around keyframe `slot`: its points, those of its covisible keyframes, and those of near ones."""
+    keyframes, points = map_.keyframes, map_.points
+    neighbours, _ = covisible(map_, slot)
+    neighbours = neighbours[:keyframes_wanted]
+    near = near_keyframes(map_, slot, keyframes_wanted)
+    slots = np.concatenate([[slot], neighbours, near[~np.isin(near, neighbours)]]).astype(np.int64)
+    mark = np.zeros(points.capacity, np.uint8)
+    mark_points(keyframes.point, slots, mark)
+    row = np.flatnonzero(mark).astype(np.int32)
+    recent = [keyframe for keyframe in range(max(0, len(map_.timestamp_of) - RECENT_POSES), len(map_.timestamp_of))]
+    return LocalMap(
+        row, points.generation[row], points.xyz[row], points.normal[row], points.size[row], points.words[row],
+        mark[row] == 2, int(keyframes.id[slot]), {keyframe: map_.pose(keyframe).copy() for keyframe in recent},
+        epoch=map_.epoch,
+    )  # fmt: skip
+
+
+def near_keyframes(map_: Map, slot: int, wanted: int) -> np.ndarray:
+    """Slots of other keyframes whose view is near that of `slot`, nearest first."""
+    keyframes = map_.keyframes
+    others = np.flatnonzero((keyframes.id >= 0) & (np.arange(keyframes.capacity) != slot))
+    T_wc = se3.inverse(keyframes.T_cw[slot])
+    rotation = keyframes.T_cw[others, :3, :3]
+    centre = -np.einsum("nij,ni->nj", rotation, keyframes.T_cw[others, :3, 3])
+    distance = np.linalg.norm(centre - T_wc[:3, 3], axis=1)
+    angle = np.arccos(np.clip(rotation[:, 2] @ T_wc[:3, 2], -1.0, 1.0))
+    cost = distance / NEAR_M + angle / NEAR_ANGLE
+    near = (distance < NEAR_M) & (angle < NEAR_ANGLE)
+    return others[near][np.argsort(cost[near], kind="stable")][:wanted]
+
+
+@njit
+def mark_points(point, slots, mark):
+    """Mark with 1 the points that keyframes `slots` see, with 2 those that the first of them sees."""
+    for k in range(len(slots) - 1, -1, -1):
+        for f in range(point.shape[1]):
+            p = point[slots[k], f]
+            if p >= 0:
+                mark[p] = 2 if k == 0 else 1

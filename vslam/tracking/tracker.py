@@ -1,0 +1,279 @@
+"""The tracker: one frame in, one pose out. It reads the map through an immutable `LocalMap` and never waits for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vslam.config import Config
+from vslam.geometry import se3
+from vslam.matching.window import search_projected
+from vslam.tracking.frame import CELL, describe_frame
+from vslam.tracking.motion import ConstantVelocity
+from vslam.tracking.pose import refine_pose
+from vslam.tracking.relocalise import locate
+from vslam.tracking.stages import StageClock
+from vslam.types import Camera, Frame, KeyframeRequest, LocalMap, RawFrame, Reason, State, Tracked
+
+REFINE_ROUNDS = 4
+
+
+@dataclass(frozen=True)
+class Posed:
+    """The last tracked frame. `xyz` (N, 3) are its features' points in its own camera frame, `has_xyz` (N,) bool."""
+
+    frame: Frame
+    reference: int
+    T_frame_reference: np.ndarray
+    xyz: np.ndarray
+    has_xyz: np.ndarray
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A pose on its way through the stages; None as `T_cw` means that the step failed."""
+
+    T_cw: np.ndarray | None
+    reason: Reason = Reason.NONE
+    matches: int = 0
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A tracked frame's place in the final trajectory: relative to a keyframe, whatever becomes of its pose."""
+
+    timestamp: float
+    reference: int
+    T_frame_reference: np.ndarray
+
+
+@dataclass(frozen=True)
+class MapView:
+    """What the frame saw of the local map: per feature the index of its map point or -1, and the inliers' number."""
+
+    T_cw: np.ndarray
+    point: np.ndarray
+    matches: int
+    inliers: int
+    visible: np.ndarray
+
+
+class Tracker:
+    """Follows the camera from frame to frame and asks for keyframes.
+
+    Args:
+        camera: intrinsics of all frames.
+        extractor: see `vslam.registry`.
+        config: the whole tree.
+        local_map: gives the newest local map, None before the first keyframe.
+        submit: takes a keyframe request; must not block.
+    """
+
+    def __init__(
+        self,
+        camera: Camera,
+        extractor: Any,
+        config: Config,
+        local_map: Callable[[], LocalMap | None],
+        submit: Callable[[KeyframeRequest], None],
+    ):
+        self._camera, self._extractor, self._config = camera, extractor, config
+        self._local_map, self._submit = local_map, submit
+        self._pinhole = camera.pinhole
+        self._motion = ConstantVelocity()
+        self._last: Posed | None = None
+        self._since_keyframe = 0
+        self._requested_at = -1  # reference keyframe at the time of the last request
+        self._visible: list[np.ndarray] = []
+        self._found: list[np.ndarray] = []
+        self.anchors: list[Anchor] = []
+
+    def track(self, raw: RawFrame, grey: np.ndarray) -> Tracked:
+        """Estimate the pose of one frame, `grey` being its image; a bad image gives a state and a reason, no exception."""
+        clock = StageClock()
+        features = self._extractor.extract(grey)
+        clock.mark("extract")
+        frame = describe_frame(raw, features, self._camera, self._config.depth)
+        clock.mark("describe")
+        local_map = self._local_map()
+        if len(frame) < self._config.tracking.min_keypoints:
+            return self._lost(frame, Reason.FEW_KEYPOINTS, 0, clock)
+        if local_map is None:
+            return self._start(frame, clock)
+        estimate = self._from_previous(frame, local_map)
+        if estimate.T_cw is None:
+            estimate = self._from_map(frame, local_map)
+        clock.mark("match")
+        if estimate.T_cw is None:
+            return self._lost(frame, estimate.reason, estimate.matches, clock)
+        view = self._see_map(frame, local_map, estimate.T_cw)
+        clock.mark("map")
+        if view.inliers < self._config.tracking.min_inliers:
+            return self._lost(frame, Reason.FEW_INLIERS, view.matches, clock)
+        return self._tracked(frame, local_map, view, estimate.reason, clock)
+
+    # -- the steps ----------------------------------------------------------------------------------------------
+
+    def _from_previous(self, frame: Frame, local_map: LocalMap) -> Estimate:
+        """Follow the previous frame's points, first where the motion model expects them, then farther around."""
+        last = self._last
+        if last is None or last.reference not in local_map.T_cw:
+            return Estimate(None, Reason.FEW_MATCHES)
+        settings = self._config.tracking
+        guess = self._motion.predict(frame.timestamp - last.frame.timestamp)
+        matches = 0
+        for T_frame_last, radius in ((guess, settings.search_px), (np.eye(4), settings.wide_search_px)):
+            match = self._search_previous(frame, last, T_frame_last, radius * self._camera.width / 640)
+            rows = np.flatnonzero(match >= 0)
+            matches = len(rows)
+            if matches < settings.min_matches:
+                continue
+            T_frame_last = T_frame_last.copy()
+            inliers = self._refine(T_frame_last, frame, last.xyz[rows], match[rows])[0]
+            if inliers >= settings.min_matches:
+                T_last_world = last.T_frame_reference @ local_map.T_cw[last.reference]
+                return Estimate(T_frame_last @ T_last_world, Reason.NONE, matches)
+        return Estimate(None, Reason.FEW_MATCHES, matches)
+
+    def _search_previous(self, frame: Frame, last: Posed, T_frame_last: np.ndarray, radius: float) -> np.ndarray:
+        size = last.frame.features.sigma * np.linalg.norm(last.xyz, axis=1).astype(np.float32)
+        known = np.flatnonzero(last.has_xyz)
+        match = np.full(len(last.frame), -1, np.int32)
+        match[known] = self._search(
+            frame, T_frame_last, last.xyz[known], np.zeros((len(known), 3), np.float32), size[known],
+            last.frame.features.angle[known], last.frame.words[known], radius, 0.0,
+            math.radians(self._config.tracking.max_turn_deg), 1.0,
+        )[0]  # fmt: skip
+        return match
+
+    def _from_map(self, frame: Frame, local_map: LocalMap) -> Estimate:
+        """By appearance alone: the reference keyframe's points, then all points of the last keyframes."""
+        settings = self._config.tracking
+        matches = 0
+        for among, reason in (
+            (local_map.in_reference, Reason.FROM_REFERENCE),
+            (np.ones(len(local_map), bool), Reason.FROM_KEYFRAMES),
+        ):
+            T_cw, matches = locate(
+                frame, local_map, among, self._camera, self._extractor.max_distance, settings.min_matches
+            )
+            if T_cw is not None:
+                return Estimate(T_cw, reason, matches)
+        return Estimate(None, Reason.FEW_MATCHES, matches)
+
+    def _see_map(self, frame: Frame, local_map: LocalMap, T_cw: np.ndarray) -> MapView:
+        """Look for every point of the local map where it should appear, and fit the pose to all that are found."""
+        settings = self._config.tracking
+        match, visible = self._search(
+            frame, T_cw, local_map.xyz, local_map.normal, local_map.size, np.zeros(len(local_map), np.float32),
+            local_map.words, settings.map_search_px * self._camera.width / 640, settings.map_search_sigmas,
+            0.0, settings.map_ratio,
+        )  # fmt: skip
+        rows = np.flatnonzero(match >= 0)
+        T_cw = T_cw.copy()
+        inliers, inlier = self._refine(T_cw, frame, local_map.xyz[rows], match[rows])
+        point = np.full(len(frame), -1, np.int32)
+        point[match[rows[inlier]]] = rows[inlier]
+        return MapView(T_cw, point, len(rows), inliers, visible)
+
+    def _search(self, frame, T_cw, xyz, normal, size, angle, words, radius_px, radius_sigmas, max_turn, ratio):
+        match, distance = np.empty(len(xyz), np.int32), np.empty(len(xyz), np.float32)
+        visible = np.empty(len(xyz), np.uint8)
+        grid = frame.grid
+        scale_factor = self._config.tracking.scale_factor if self._extractor.scale_pyramid else 0.0
+        search_projected(
+            T_cw, self._pinhole, self._camera.width, self._camera.height, xyz, normal, size, angle, words,
+            frame.xy, frame.features.sigma, frame.features.angle, frame.words, np.ones(len(frame), np.uint8),
+            grid.start, grid.items, grid.columns, grid.rows, CELL, radius_px, radius_sigmas, scale_factor, max_turn,
+            np.float32(self._extractor.max_distance), np.float32(ratio), match, distance, visible,
+        )  # fmt: skip
+        return match, visible
+
+    def _refine(self, T_cw: np.ndarray, frame: Frame, xyz: np.ndarray, feature: np.ndarray) -> tuple[int, np.ndarray]:
+        inlier = np.empty(len(xyz), np.uint8)
+        count = refine_pose(
+            T_cw, self._pinhole, xyz, frame.xy[feature], frame.disparity[feature], frame.features.sigma[feature],
+            frame.disparity_sigma[feature], REFINE_ROUNDS, inlier,
+        )  # fmt: skip
+        return count, inlier.astype(bool)
+
+    # -- the ends -----------------------------------------------------------------------------------------------
+
+    def _start(self, frame: Frame, clock: StageClock) -> Tracked:
+        """The first frame with depth is the world's origin and the first keyframe."""
+        if np.count_nonzero(frame.disparity) < self._config.tracking.min_inliers:
+            return self._lost(frame, Reason.NO_DEPTH, 0, clock)
+        none = np.full(len(frame), -1, np.int32)
+        self._request(frame, -1, np.eye(4), none, none)
+        self._remember(frame, 0, np.eye(4), np.eye(4), none, None)
+        return self._answer(frame, State.OK, Reason.FIRST_FRAME, np.eye(4), 0, 0, True, clock)
+
+    def _tracked(self, frame: Frame, local_map: LocalMap, view: MapView, reason: Reason, clock: StageClock) -> Tracked:
+        reference = local_map.reference
+        T_frame_reference = view.T_cw @ se3.inverse(local_map.T_cw[reference])
+        self._learn_motion(frame, local_map, view.T_cw)
+        self._remember(frame, reference, T_frame_reference, view.T_cw, view.point, local_map)
+        seen = view.point[view.point >= 0]
+        self._visible.append(local_map.row[np.flatnonzero(view.visible)])
+        self._found.append(local_map.row[seen])
+        keyframe = self._needs_keyframe(frame, local_map, view)
+        if keyframe:
+            row, generation = np.full(len(frame), -1, np.int32), np.zeros(len(frame), np.int32)
+            has = view.point >= 0
+            row[has], generation[has] = local_map.row[view.point[has]], local_map.generation[view.point[has]]
+            self._request(frame, reference, T_frame_reference, row, generation)
+            self._requested_at = reference
+        clock.mark("decide")
+        return self._answer(
+            frame, State.OK, reason, se3.inverse(view.T_cw), view.matches, view.inliers, keyframe, clock
+        )
+
+    def _lost(self, frame: Frame, reason: Reason, matches: int, clock: StageClock) -> Tracked:
+        self._last = None
+        self._motion.forget()
+        self._since_keyframe += 1
+        return self._answer(frame, State.LOST, reason, None, matches, 0, False, clock)
+
+    def _answer(self, frame, state, reason, T_wc, matches, inliers, keyframe, clock) -> Tracked:
+        wall, cpu = clock.total()
+        return Tracked(frame.timestamp, state, reason, T_wc, matches, inliers, keyframe, clock.ms, wall, cpu)
+
+    # -- what is kept between frames ----------------------------------------------------------------------------
+
+    def _learn_motion(self, frame: Frame, local_map: LocalMap, T_cw: np.ndarray) -> None:
+        if self._last is None:
+            self._motion.forget()
+            return
+        T_last_world = self._last.T_frame_reference @ local_map.T_cw[self._last.reference]
+        self._motion.update(T_cw @ se3.inverse(T_last_world), frame.timestamp - self._last.frame.timestamp)
+
+    def _remember(self, frame, reference, T_frame_reference, T_cw, point, local_map) -> None:
+        has = frame.disparity > 0
+        depth = np.where(has, self._pinhole[4] / np.where(has, frame.disparity, 1.0), 1.0)
+        xyz = self._camera.unproject(frame.xy, depth)
+        seen = np.flatnonzero(point >= 0)
+        if len(seen):
+            xyz[seen] = local_map.xyz[point[seen]] @ T_cw[:3, :3].T + T_cw[:3, 3]
+            has[seen] = True
+        self._last = Posed(frame, reference, T_frame_reference, xyz, has)
+        self.anchors.append(Anchor(frame.timestamp, reference, T_frame_reference))
+
+    def _request(self, frame, reference, T_frame_reference, row, generation) -> None:
+        visible, found = (
+            np.concatenate(parts) if parts else np.empty(0, np.int32) for parts in (self._visible, self._found)
+        )
+        self._submit(KeyframeRequest(frame, reference, T_frame_reference, row, generation, visible, found))
+        self._visible, self._found, self._since_keyframe = [], [], 0
+
+    def _needs_keyframe(self, frame: Frame, local_map: LocalMap, view: MapView) -> bool:
+        """Few of the reference's points are left, or much that has depth is not in the map yet, or it was long ago."""
+        settings = self._config.tracking
+        self._since_keyframe += 1
+        if self._since_keyframe < settings.keyframe_min_gap or self._requested_at == local_map.reference:
+            return False
+        few_left = view.inliers < settings.keyframe_ratio * np.count_nonzero(local_map.in_reference)
+        return bool(few_left or self._since_keyframe >= settings.keyframe_max_gap)
