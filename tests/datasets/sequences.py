@@ -12,14 +12,10 @@ DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 CAMERA = "{fx: 50, fy: 50, cx: 31.5, cy: 23.5, width: 64, height: 48, fps: 30, depth_scale: 5000}"
 
 
-def write_pair(
-    colour: Path, depth: Path, seed: int, metres: float = 2.0, scale: float = 5000.0
-) -> None:
+def write_pair(colour: Path, depth: Path, seed: int, metres: float = 2.0, scale: float = 5000.0) -> None:
     """A random colour image and a depth image with a hole in its corner."""
     rng = np.random.default_rng(seed)
-    raw = np.full((48, 64), round(metres * scale), np.uint16) + rng.integers(
-        0, 50, (48, 64)
-    ).astype(np.uint16)
+    raw = np.full((48, 64), round(metres * scale), np.uint16) + rng.integers(0, 50, (48, 64)).astype(np.uint16)
     raw[:4, :4] = 0
     cv2.imwrite(str(colour), rng.integers(0, 256, (48, 64, 3), np.uint8))
     cv2.imwrite(str(depth), raw)
@@ -29,10 +25,7 @@ def make_tum(folder: Path, frames: int = 5, kind: str = "png") -> Path:
     """A TUM folder whose depth images come 4 ms after the colour images."""
     (folder / "rgb").mkdir(parents=True)
     (folder / "depth").mkdir()
-    lists = {
-        "rgb": ["# color images", "", "# timestamp filename"],
-        "depth": ["# depth maps"],
-    }
+    lists = {"rgb": ["# color images", "", "# timestamp filename"], "depth": ["# depth maps"]}
     truth = ["# timestamp tx ty tz qx qy qz qw"]
     for k in range(frames):
         t = 100 + k / 30

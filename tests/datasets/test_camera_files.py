@@ -9,18 +9,7 @@ from vslam.types import Camera
 
 
 def test_camera_file_written_and_read_is_the_same(tmp_path):
-    camera = Camera(
-        517.3,
-        516.5,
-        318.6,
-        255.3,
-        640,
-        480,
-        29.5,
-        1000.0,
-        0.06,
-        (0.26, -0.95, -0.005, 0.002, 1.16),
-    )
+    camera = Camera(517.3, 516.5, 318.6, 255.3, 640, 480, 29.5, 1000.0, 0.06, (0.26, -0.95, -0.005, 0.002, 1.16))
     write_camera(tmp_path / "camera.yaml", camera)
     assert read_camera(tmp_path / "camera.yaml") == camera
     assert [file.name for file in tmp_path.iterdir()] == ["camera.yaml"]
@@ -47,10 +36,7 @@ def test_whole_numbers_and_no_distortion_are_fine(tmp_path):
         (("width: 64", "width: 64.5"), ("width is '64.5'",)),
         (("fps: 30", "fps: 30, focus: 3"), ("unknown key 'focus'", "known: fx")),
         (("fps: 30, ", ""), ("missing fps",)),
-        (
-            ("fps: 30", "fps: 30, distortion: [1, 2]"),
-            ("distortion is [1.0, 2.0]", "k1"),
-        ),
+        (("fps: 30", "fps: 30, distortion: [1, 2]"), ("distortion is [1.0, 2.0]", "k1")),
         (("fps: 30", "fps: 30, distortion: 3"), ("distortion", "list")),
         (("fps: 30", "fps: 30, model: fisheye"), ("model",)),
         (("{", ""), ("YAML",)),
@@ -65,10 +51,7 @@ def test_wrong_camera_file_is_one_line(tmp_path, change, words):
     check_one_line(error, str(file), *words)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"just words", b"\xff\xfe\x00binary", b"- 1\n- 2\n", b"# nothing\n"],
-)
+@pytest.mark.parametrize("content", [b"", b"just words", b"\xff\xfe\x00binary", b"- 1\n- 2\n", b"# nothing\n"])
 def test_camera_file_that_is_none_shows_how_to_write_one(tmp_path, content):
     file = tmp_path / "camera.yaml"
     file.write_bytes(content)
@@ -100,9 +83,7 @@ def test_current_folder_has_its_own_name(tmp_path, monkeypatch):
     assert find_camera(Path()).fx == 517.3
 
 
-@pytest.mark.parametrize(
-    "name", ["freiburg10_x", "fr1xyz", "xfr1", "fr4_desk", "afr2", "kitchen"]
-)
+@pytest.mark.parametrize("name", ["freiburg10_x", "fr1xyz", "xfr1", "fr4_desk", "afr2", "kitchen"])
 def test_unknown_name_shows_how_to_write_a_camera(tmp_path, name):
     (tmp_path / name).mkdir()
     with pytest.raises(VslamError) as error:

@@ -11,14 +11,7 @@ import pytest
 from sequences import check_one_line, make_tum
 
 from vslam.cli.main import main
-from vslam.datasets.download import (
-    Fetcher,
-    download_sequence,
-    fetch,
-    tum_names,
-    tum_url,
-    unpack,
-)
+from vslam.datasets.download import Fetcher, download_sequence, fetch, tum_names, tum_url, unpack
 from vslam.errors import VslamError
 
 NOW = Fetcher(wait=lambda attempt: 0.0)
@@ -35,11 +28,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         data = web.files.get(self.path)
         if data is None:
             return self.send_error(web.missing)
-        start = (
-            int(wanted.removeprefix("bytes=").rstrip("-"))
-            if wanted and web.ranges
-            else 0
-        )
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and web.ranges else 0
         if self.headers.get("If-Range", web.tag) != web.tag:
             start = 0
         if start >= len(data):
@@ -49,9 +38,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.end_headers()
         self.send_response(206 if start else 200)
         if start:
-            self.send_header(
-                "Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}"
-            )
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         self.send_header("ETag", web.tag)
         self.send_header("Content-Length", str(len(data) - start))
         self.end_headers()
@@ -99,16 +86,8 @@ def failing(call, *words):
 
 def test_names():
     assert len(tum_names()) == len(set(tum_names())) > 40
-    place = (
-        "https://cvg.cit.tum.de/rgbd/dataset/freiburg1/rgbd_dataset_freiburg1_xyz.tgz"
-    )
-    for name in (
-        "freiburg1_xyz",
-        "fr1_xyz",
-        "fr1/xyz",
-        "rgbd_dataset_freiburg1_xyz",
-        "rgbd_dataset_freiburg1_xyz.tgz",
-    ):
+    place = "https://cvg.cit.tum.de/rgbd/dataset/freiburg1/rgbd_dataset_freiburg1_xyz.tgz"
+    for name in ("freiburg1_xyz", "fr1_xyz", "fr1/xyz", "rgbd_dataset_freiburg1_xyz", "rgbd_dataset_freiburg1_xyz.tgz"):
         assert tum_url(name) == place
     failing(lambda: tum_url("fr1_kitchen"), "fr1_kitchen", "freiburg3_walking_rpy")
 
@@ -116,14 +95,8 @@ def test_names():
 def test_whole_file(web, tmp_path):
     web.files["/a"] = DATA
     seen = []
-    fetch(
-        f"{web.url}/a",
-        tmp_path / "a",
-        fetcher=Fetcher(lambda there, total: seen.append((there, total))),
-    )
-    assert (tmp_path / "a").read_bytes() == DATA and [
-        file.name for file in tmp_path.iterdir()
-    ] == ["a"]
+    fetch(f"{web.url}/a", tmp_path / "a", fetcher=Fetcher(lambda there, total: seen.append((there, total))))
+    assert (tmp_path / "a").read_bytes() == DATA and [file.name for file in tmp_path.iterdir()] == ["a"]
     assert seen[-1] == (len(DATA), len(DATA)) and seen == sorted(seen)
 
 
@@ -131,21 +104,12 @@ def test_broken_connections_are_resumed(web, tmp_path):
     web.files["/a"], web.breaks = DATA, [100_000, 50_000, 0, 0, 1]
     fetch(f"{web.url}/a", tmp_path / "a", hashlib.sha256(DATA).hexdigest(), NOW)
     assert (tmp_path / "a").read_bytes() == DATA
-    assert web.requests == [
-        None,
-        "bytes=100000-",
-        *["bytes=150000-"] * 3,
-        "bytes=150001-",
-    ]
+    assert web.requests == [None, "bytes=100000-", *["bytes=150000-"] * 3, "bytes=150001-"]
 
 
 def test_a_later_call_goes_on(web, tmp_path):
     web.files["/a"], web.breaks = DATA, [1000] + [0] * 5
-    failing(
-        lambda: fetch(f"{web.url}/a", tmp_path / "a", fetcher=NOW),
-        "no connection",
-        "again",
-    )
+    failing(lambda: fetch(f"{web.url}/a", tmp_path / "a", fetcher=NOW), "no connection", "again")
     assert (tmp_path / "a.part").stat().st_size == 1000
     fetch(f"{web.url}/a", tmp_path / "a", fetcher=NOW)
     assert (tmp_path / "a").read_bytes() == DATA and web.requests[-1] == "bytes=1000-"
@@ -173,29 +137,19 @@ def test_part_that_is_complete_or_too_long(web, tmp_path):
 
 def test_wrong_checksum_removes_the_file(web, tmp_path):
     web.files["/a"] = DATA
-    failing(
-        lambda: fetch(f"{web.url}/a", tmp_path / "a", "0" * 64), "sha256", "try again"
-    )
+    failing(lambda: fetch(f"{web.url}/a", tmp_path / "a", "0" * 64), "sha256", "try again")
     assert not (tmp_path / "a").exists() and not (tmp_path / "a.part").exists()
 
 
 def test_refusals_of_the_server(web, tmp_path):
-    failing(
-        lambda: fetch(f"{web.url}/a", tmp_path / "a", fetcher=NOW), "404", "--base-url"
-    )
+    failing(lambda: fetch(f"{web.url}/a", tmp_path / "a", fetcher=NOW), "404", "--base-url")
     assert len(web.requests) == 1
     web.missing = 503
     failing(lambda: fetch(f"{web.url}/a", tmp_path / "a", fetcher=NOW), "503")
     assert len(web.requests) == 6
     failing(lambda: fetch("file:///etc/passwd", tmp_path / "a"), "not an http")
-    failing(
-        lambda: fetch("http://127.0.0.1:1/a", tmp_path / "a", fetcher=NOW),
-        "no connection",
-    )
-    failing(
-        lambda: fetch("http://no such host/a", tmp_path / "a", fetcher=NOW),
-        "no such host",
-    )
+    failing(lambda: fetch("http://127.0.0.1:1/a", tmp_path / "a", fetcher=NOW), "no connection")
+    failing(lambda: fetch("http://no such host/a", tmp_path / "a", fetcher=NOW), "no such host")
 
 
 def test_sequence_is_fetched_unpacked_and_read(web, tmp_path, capsys):
@@ -203,16 +157,7 @@ def test_sequence_is_fetched_unpacked_and_read(web, tmp_path, capsys):
 
     made = make_tum(tmp_path / "made" / "rgbd_dataset_freiburg1_xyz")
     web.files["/freiburg1/rgbd_dataset_freiburg1_xyz.tgz"] = archive_of(made)
-    words = [
-        "download",
-        "tum",
-        "fr1/xyz",
-        "--output",
-        str(tmp_path / "out"),
-        "--base-url",
-        web.url,
-        "--quiet",
-    ]
+    words = ["download", "tum", "fr1/xyz", "--output", str(tmp_path / "out"), "--base-url", web.url, "--quiet"]
     assert main(words) == 0
     folder = tmp_path / "out" / "rgbd_dataset_freiburg1_xyz"
     assert str(folder) in capsys.readouterr().out
@@ -225,11 +170,7 @@ def test_sequence_is_fetched_unpacked_and_read(web, tmp_path, capsys):
 def test_command_line_errors(web, tmp_path, capsys):
     assert main(["download", "tum", "--list"]) == 0
     assert capsys.readouterr().out.split() == tum_names()
-    for words in (
-        ["nothing_known"],
-        [],
-        ["fr1_rpy", "--base-url", web.url, "--output", str(tmp_path), "--quiet"],
-    ):
+    for words in (["nothing_known"], [], ["fr1_rpy", "--base-url", web.url, "--output", str(tmp_path), "--quiet"]):
         assert main(["download", "tum", *words]) == 2
         assert capsys.readouterr().err.count("\n") == 1
 
@@ -267,9 +208,7 @@ def test_malicious_archives_are_refused(tmp_path, member):
 
 def test_broken_archives_are_removed(tmp_path):
     whole = archive_of(make_tum(tmp_path / "seq"))
-    for k, content in enumerate(
-        (whole[: len(whole) // 2], b"<html>moved</html>", b"", whole[:-40] + b"\0" * 40)
-    ):
+    for k, content in enumerate((whole[: len(whole) // 2], b"<html>moved</html>", b"", whole[:-40] + b"\0" * 40)):
         file = tmp_path / f"{k}.tgz"
         file.write_bytes(content)
         failing(lambda file=file: unpack(file, tmp_path / "to"), "broken archive")
@@ -278,10 +217,7 @@ def test_broken_archives_are_removed(tmp_path):
 
 def test_archive_of_something_else(tmp_path):
     failing(
-        lambda: unpack(
-            evil(tmp_path, ("a/x", {"size": 1}), ("b/x", {"size": 1})), tmp_path / "to"
-        ),
-        "not one folder",
+        lambda: unpack(evil(tmp_path, ("a/x", {"size": 1}), ("b/x", {"size": 1})), tmp_path / "to"), "not one folder"
     )
 
 
@@ -297,7 +233,4 @@ def test_full_disk_is_one_line(web, tmp_path, monkeypatch):
     web.files["/a.tgz"] = DATA
     failing(lambda: download_sequence(f"{web.url}/a.tgz", tmp_path), "disk is full")
     (tmp_path / "file").write_text("")
-    failing(
-        lambda: download_sequence(f"{web.url}/a.tgz", tmp_path / "file" / "x"),
-        "--output",
-    )
+    failing(lambda: download_sequence(f"{web.url}/a.tgz", tmp_path / "file" / "x"), "--output")

@@ -17,14 +17,9 @@ def icl(tmp_path):
         (folder / name).mkdir(parents=True)
     for k in range(4):
         write_pair(folder / "rgb" / f"{k}.png", folder / "depth" / f"{k}.png", k)
-    (folder / "associations.txt").write_text(
-        "".join(f"{k} depth/{k}.png {k} rgb/{k}.png\n" for k in range(4))
-    )
+    (folder / "associations.txt").write_text("".join(f"{k} depth/{k}.png {k} rgb/{k}.png\n" for k in range(4)))
     turn = np.array([0.1, 0.2, 0.3, 0.9]) / np.linalg.norm([0.1, 0.2, 0.3, 0.9])
-    rows = (
-        f"{k} {0.1 * k} {0.2 * k} {0.3 * k} {turn[0]} {turn[1]} {turn[2]} {turn[3]}\n"
-        for k in range(1, 4)
-    )
+    rows = (f"{k} {0.1 * k} {0.2 * k} {0.3 * k} {turn[0]} {turn[1]} {turn[2]} {turn[3]}\n" for k in range(1, 4))
     (folder / "livingRoom2.gt.freiburg").write_text("".join(rows))
     (folder / "camera.yaml").write_text(CAMERA)
     return folder
@@ -36,9 +31,7 @@ def test_icl_as_published(icl):
     np.testing.assert_allclose(dataset.truth.timestamps, np.arange(1, 4) / 30)
     assert dataset.images[1].parent.name == "rgb" and dataset.load(1).image.ndim == 3
     np.testing.assert_allclose(
-        dataset.truth.poses[:, :3, 3],
-        [(0.1 * k, -0.2 * k, 0.3 * k) for k in (1, 2, 3)],
-        atol=1e-9,
+        dataset.truth.poses[:, :3, 3], [(0.1 * k, -0.2 * k, 0.3 * k) for k in (1, 2, 3)], atol=1e-9
     )
     assert np.linalg.det(dataset.truth.poses[0, :3, :3]) == pytest.approx(1)
 
@@ -58,9 +51,7 @@ def test_icl_truth_is_mirrored_with_its_camera(icl):
 
 def test_icl_camera_needs_no_file(icl):
     (icl / "camera.yaml").unlink()
-    with pytest.raises(
-        VslamError
-    ) as error:  # the tiny images do not fit the published camera
+    with pytest.raises(VslamError) as error:  # the tiny images do not fit the published camera
         open_dataset("icl", icl)
     check_one_line(error, "64x48", "640x480")
 
@@ -84,17 +75,10 @@ def seven(tmp_path):
     folder.mkdir(parents=True)
     for k in range(4):
         stem = folder / f"frame-{k:06d}"
-        write_pair(
-            stem.with_suffix(".color.png"),
-            stem.with_suffix(".depth.png"),
-            k,
-            scale=1000,
-        )
+        write_pair(stem.with_suffix(".color.png"), stem.with_suffix(".depth.png"), k, scale=1000)
         pose = np.eye(4)
         pose[0, 3] = k
-        stem.with_suffix(".pose.txt").write_text(
-            "\n".join("\t ".join(f"{v: .7e}" for v in row) for row in pose) + "\n"
-        )
+        stem.with_suffix(".pose.txt").write_text("\n".join("\t ".join(f"{v: .7e}" for v in row) for row in pose) + "\n")
     (folder / "camera.yaml").write_text(CAMERA.replace("5000", "1000"))
     return folder
 

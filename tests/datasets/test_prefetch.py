@@ -36,11 +36,7 @@ class Film:
 
 
 def decode_threads():
-    return [
-        thread
-        for thread in threading.enumerate()
-        if thread.name.startswith("vslam-decode")
-    ]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("vslam-decode")]
 
 
 @pytest.fixture(autouse=True)
@@ -59,9 +55,7 @@ def test_frames_come_in_order_whatever_the_threads(workers, depth):
     film, wanted = Film(), [3, 1, 4, 15, 9, 2, 6, 5]
     got = list(prefetch(film, wanted, workers, depth))
     assert [index for index, _ in got] == wanted
-    assert [frame.timestamp for _, frame in got] == [
-        film.timestamps[index] for index in wanted
-    ]
+    assert [frame.timestamp for _, frame in got] == [film.timestamps[index] for index in wanted]
     assert not decode_threads()
 
 
@@ -71,10 +65,7 @@ def test_nothing_to_do_ends_at_once():
 
 def test_broken_frames_come_as_errors_in_their_place():
     got = list(prefetch(Film(broken=(2, 5)), range(8), workers=2))
-    assert [index for index, frame in got if isinstance(frame, FrameError)] == [
-        2,
-        5,
-    ] and len(got) == 8
+    assert [index for index, frame in got if isinstance(frame, FrameError)] == [2, 5] and len(got) == 8
 
 
 def test_other_exceptions_reach_the_caller_and_end_the_threads():
@@ -102,9 +93,7 @@ def test_stopping_early_ends_the_threads():
             if index == 2:
                 break
     assert not decode_threads()
-    for index, _ in prefetch(
-        Film(), range(20), workers=2
-    ):  # without a with block, when the last reference goes
+    for index, _ in prefetch(Film(), range(20), workers=2):  # without a with block, when the last reference goes
         if index == 2:
             break
 
@@ -152,17 +141,12 @@ def played(film, indices, busy):
 def test_a_fast_caller_gets_every_frame_at_its_time():
     got, camera = played(Film(), range(20), lambda index: 0.03)
     assert [index for index, _ in got] == list(range(20)) and camera.dropped == []
-    np.testing.assert_allclose(
-        [when for _, when in got], np.arange(20) * 0.1, atol=1e-6
-    )
+    np.testing.assert_allclose([when for _, when in got], np.arange(20) * 0.1, atol=1e-6)
 
 
 def test_frames_that_come_while_the_caller_is_busy_are_dropped_but_the_newest():
     got, camera = played(Film(), range(20), lambda index: 0.35 if index == 5 else 0.01)
-    assert camera.dropped == [
-        6,
-        7,
-    ]  # frames 6, 7 and 8 came during the 0.35 s after frame 5
+    assert camera.dropped == [6, 7]  # frames 6, 7 and 8 came during the 0.35 s after frame 5
     assert [index for index, _ in got] == [*range(6), *range(8, 20)]
     assert dict(got)[8] == pytest.approx(0.85, abs=1e-6)  # at once
     assert dict(got)[9] == pytest.approx(0.9, abs=1e-6)  # then in time again
@@ -176,9 +160,7 @@ def test_a_slow_caller_gets_what_it_can_take():
 
 def test_the_end_may_be_late():
     got, camera = played(Film(), range(20), lambda index: 100.0 if index == 3 else 0.01)
-    assert [index for index, _ in got] == [0, 1, 2, 3, 19] and camera.dropped == list(
-        range(4, 19)
-    )
+    assert [index for index, _ in got] == [0, 1, 2, 3, 19] and camera.dropped == list(range(4, 19))
 
 
 def test_part_of_a_sequence_begins_at_once():
@@ -202,12 +184,7 @@ def test_decoding_that_takes_long_drops_nothing():
 def test_clocked_errors_and_stops_leave_no_thread():
     clock = Clock()
     got = list(Clocked(Film(broken=(1,)), range(4), clock=clock, sleep=clock.sleep))
-    assert [isinstance(frame, FrameError) for _, frame in got] == [
-        False,
-        True,
-        False,
-        False,
-    ]
+    assert [isinstance(frame, FrameError) for _, frame in got] == [False, True, False, False]
     with pytest.raises(MemoryError):
         list(Clocked(Film(fatal=(2,)), range(4), clock=clock, sleep=clock.sleep))
     with Clocked(Film(), range(20), clock=clock, sleep=clock.sleep) as frames:

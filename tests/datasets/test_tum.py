@@ -30,20 +30,12 @@ def edit(file, change):
 def test_folder_reads_pairs(tmp_path, kind):
     dataset = open_dataset("tum", make_tum(tmp_path / "desk", kind=kind))
     assert dataset.name == "desk" and len(dataset) == 5 and len(dataset.truth) == 5
-    assert dataset.timestamps.dtype == np.float64 and np.all(
-        np.diff(dataset.timestamps) > 0
-    )
+    assert dataset.timestamps.dtype == np.float64 and np.all(np.diff(dataset.timestamps) > 0)
     frame = dataset.load(2)
-    assert (
-        frame.timestamp
-        == dataset.timestamps[2]
-        == pytest.approx(100 + 2 / 30, abs=1e-6)
-    )
+    assert frame.timestamp == dataset.timestamps[2] == pytest.approx(100 + 2 / 30, abs=1e-6)
     assert frame.image.shape == (48, 64, 3) and frame.image.dtype == np.uint8
     assert frame.depth.shape == (48, 64) and frame.depth.dtype == np.float32
-    assert frame.depth[0, 0] == 0 and frame.depth[20, 20] == pytest.approx(
-        2.0, abs=0.01
-    )
+    assert frame.depth[0, 0] == 0 and frame.depth[20, 20] == pytest.approx(2.0, abs=0.01)
 
 
 def test_grey_images_stay_grey(tum):
@@ -53,9 +45,7 @@ def test_grey_images_stay_grey(tum):
 
 
 def test_associations_file_replaces_the_lists(tum):
-    colour, depth = (
-        (tum / f"{name}.txt").read_text().splitlines() for name in ("rgb", "depth")
-    )
+    colour, depth = ((tum / f"{name}.txt").read_text().splitlines() for name in ("rgb", "depth"))
     rows = [f"{a} {b}" for a, b in zip(colour[3:], depth[1:], strict=True)]
     (tum / "rgb.txt").unlink()
     (tum / "associate.txt").write_text("\n".join(rows))
@@ -159,22 +149,15 @@ def test_depth_of_another_size_or_kind(tum):
 
 
 def test_images_of_another_size_than_the_camera(tum):
-    edit(
-        tum / "camera.yaml",
-        lambda lines: lines.__setitem__(0, lines[0].replace("width: 64", "width: 128")),
-    )
+    edit(tum / "camera.yaml", lambda lines: lines.__setitem__(0, lines[0].replace("width: 64", "width: 128")))
     refused(tum, "64x48", "128x48")
 
 
 @pytest.mark.parametrize(
-    ("scale", "is_refused"),
-    [(5000 * 30, True), (5000 / 30, True), (5000 * 10, False), (800, False)],
+    ("scale", "is_refused"), [(5000 * 30, True), (5000 / 30, True), (5000 * 10, False), (800, False)]
 )
 def test_depth_scale_that_cannot_be_or_is_unusual(tum, caplog, scale, is_refused):
-    edit(
-        tum / "camera.yaml",
-        lambda lines: lines.__setitem__(0, lines[0].replace("5000", f"{scale:g}")),
-    )
+    edit(tum / "camera.yaml", lambda lines: lines.__setitem__(0, lines[0].replace("5000", f"{scale:g}")))
     if is_refused:
         refused(tum, "median depth", "depth_scale")
         return
@@ -192,10 +175,7 @@ def test_usual_depth_makes_no_warning_but_none_at_all_does(tum, caplog):
     assert "no depth" in caplog.text
 
 
-@pytest.mark.parametrize(
-    "row",
-    ["100.1 nan 0 0 0 0 0 1", "100.1 0 0 0 0 0 inf 1", "100.1 0 0", "x 0 0 0 0 0 0 1"],
-)
+@pytest.mark.parametrize("row", ["100.1 nan 0 0 0 0 0 1", "100.1 0 0 0 0 0 inf 1", "100.1 0 0", "x 0 0 0 0 0 0 1"])
 def test_ground_truth_that_is_none(tum, row):
     edit(tum / "groundtruth.txt", lambda lines: lines.__setitem__(4, row))
     refused(tum, "groundtruth.txt")
@@ -207,9 +187,7 @@ def test_ground_truth_of_another_time_is_said(tum, caplog):
     assert "no moment in common" in caplog.text
 
 
-times = st.lists(st.integers(0, 2000), min_size=1, max_size=25, unique=True).map(
-    lambda v: np.sort(v) * 1e-3
-)
+times = st.lists(st.integers(0, 2000), min_size=1, max_size=25, unique=True).map(lambda v: np.sort(v) * 1e-3)
 
 
 @settings(max_examples=60, deadline=None)
@@ -218,9 +196,7 @@ def test_association_is_one_to_one_near_and_greedy(a, b):
     pairs = associate(a, b)
     assert len(set(pairs[:, 0])) == len(set(pairs[:, 1])) == len(pairs)
     assert np.all(np.abs(a[pairs[:, 0]] - b[pairs[:, 1]]) <= MAX_GAP_S + 1e-12)
-    candidates = sorted(
-        (abs(a[i] - b[j]), i, j) for i in range(len(a)) for j in range(len(b))
-    )
+    candidates = sorted((abs(a[i] - b[j]), i, j) for i in range(len(a)) for j in range(len(b)))
     used_a, used_b, naive = set(), set(), []
     for gap, i, j in candidates:
         if gap <= MAX_GAP_S - 1e-9 and i not in used_a and j not in used_b:
@@ -235,21 +211,13 @@ def test_association_is_one_to_one_near_and_greedy(a, b):
 
 @pytest.mark.parametrize(
     ("name", "frames"),
-    [
-        ("tum_fr1_xyz", 320),
-        ("tum_fr1_rpy", 110),
-        ("tum_fr3_structure_notexture_far", 123),
-        ("7s_redkitchen", 250),
-    ],
+    [("tum_fr1_xyz", 320), ("tum_fr1_rpy", 110), ("tum_fr3_structure_notexture_far", 123), ("7s_redkitchen", 250)],
 )
 def test_real_sequences(real, name, frames):
     dataset = open_dataset("tum", real(name))
     assert len(dataset) == frames and dataset.truth is not None
     frame = dataset.load(frames - 1)
-    assert (
-        frame.image.shape == (480, 640, 3)
-        and 0.4 < np.median(frame.depth[frame.depth > 0]) < 10
-    )
+    assert frame.image.shape == (480, 640, 3) and 0.4 < np.median(frame.depth[frame.depth > 0]) < 10
 
 
 def test_pairs_written_here_decode(tmp_path):

@@ -17,29 +17,11 @@ EXAMPLE = "{fx: 525.0, fy: 525.0, cx: 319.5, cy: 239.5, width: 640, height: 480,
 
 # "Calibration of the color camera", file formats page of the TUM RGB-D benchmark (Sturm et al., IROS 2012).
 TUM_CAMERAS = {
-    "1": Camera(
-        517.3,
-        516.5,
-        318.6,
-        255.3,
-        640,
-        480,
-        distortion=(0.2624, -0.9531, -0.0054, 0.0026, 1.1633),
-    ),
-    "2": Camera(
-        520.9,
-        521.0,
-        325.1,
-        249.7,
-        640,
-        480,
-        distortion=(0.2312, -0.7849, -0.0033, -0.0001, 0.9172),
-    ),
+    "1": Camera(517.3, 516.5, 318.6, 255.3, 640, 480, distortion=(0.2624, -0.9531, -0.0054, 0.0026, 1.1633)),
+    "2": Camera(520.9, 521.0, 325.1, 249.7, 640, 480, distortion=(0.2312, -0.7849, -0.0033, -0.0001, 0.9172)),
     "3": Camera(535.4, 539.2, 320.1, 247.6, 640, 480),
 }
-_TUM_NAME = re.compile(
-    r"(?<![a-z0-9])(?:freiburg|fr)([123])(?![a-z0-9])", re.IGNORECASE
-)
+_TUM_NAME = re.compile(r"(?<![a-z0-9])(?:freiburg|fr)([123])(?![a-z0-9])", re.IGNORECASE)
 
 
 def read_camera(path: str | Path) -> Camera:
@@ -51,18 +33,12 @@ def read_camera(path: str | Path) -> Camera:
     path = Path(path)
     values = _read_yaml(path)
     if values.pop("model", "pinhole") != "pinhole":
-        raise VslamError(
-            f"{path}: model must be pinhole (distortion: [k1, k2, p1, p2, k3] is part of it)"
-        )
-    values.pop(
-        "depth_max", None
-    )  # written by simulators: their depth images hold nothing beyond it
+        raise VslamError(f"{path}: model must be pinhole (distortion: [k1, k2, p1, p2, k3] is part of it)")
+    values.pop("depth_max", None)  # written by simulators: their depth images hold nothing beyond it
     missing = [key for key in REQUIRED if key not in values]
     unknown = [key for key in values if key not in Camera.__dataclass_fields__]
     if missing and not unknown:
-        raise VslamError(
-            f"{path}: missing {', '.join(missing)}; a complete file is, for example, {EXAMPLE}"
-        )
+        raise VslamError(f"{path}: missing {', '.join(missing)}; a complete file is, for example, {EXAMPLE}")
     if not unknown and not values.get("distortion", ()):
         values["distortion"] = []
     camera = from_dict(Camera, values, str(path))
@@ -76,17 +52,11 @@ def _read_yaml(path: Path) -> dict:
     try:
         values = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise VslamError(
-            f"{path}: cannot be read as a camera file: {error.strerror}"
-        ) from None
+        raise VslamError(f"{path}: cannot be read as a camera file: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise VslamError(
-            f"{path}: not YAML: {str(error).splitlines()[0]}; expected lines such as {EXAMPLE}"
-        ) from None
+        raise VslamError(f"{path}: not YAML: {str(error).splitlines()[0]}; expected lines such as {EXAMPLE}") from None
     if not isinstance(values, dict):
-        raise VslamError(
-            f"{path}: no 'key: value' lines; a complete file is, for example, {EXAMPLE}"
-        )
+        raise VslamError(f"{path}: no 'key: value' lines; a complete file is, for example, {EXAMPLE}")
     return {str(key): value for key, value in values.items()}
 
 
@@ -99,14 +69,8 @@ def check_camera(camera: Camera, where: str) -> None:
     for name in ("fx", "fy", "width", "height", "fps", "depth_scale", "baseline"):
         value = getattr(camera, name)
         if not (math.isfinite(value) and value > 0):
-            cure = (
-                "; for ICL-NUIM write 480.0, its poses are turned to match"
-                if name == "fy"
-                else ""
-            )
-            raise VslamError(
-                f"{where}: {name} is {value}; it must be a positive number{cure}"
-            )
+            cure = "; for ICL-NUIM write 480.0, its poses are turned to match" if name == "fy" else ""
+            raise VslamError(f"{where}: {name} is {value}; it must be a positive number{cure}")
     for name, size in (("cx", camera.width), ("cy", camera.height)):
         value = getattr(camera, name)
         if not 0 <= value <= size - 1:  # also refuses NaN
@@ -114,9 +78,7 @@ def check_camera(camera: Camera, where: str) -> None:
             raise VslamError(
                 f"{where}: {name} is {value}, outside the image of {side} {size}; give intrinsics for this image size"
             )
-    if len(camera.distortion) not in (0, 4, 5) or not all(
-        map(math.isfinite, camera.distortion)
-    ):
+    if len(camera.distortion) not in (0, 4, 5) or not all(map(math.isfinite, camera.distortion)):
         raise VslamError(
             f"{where}: distortion is {list(camera.distortion)}; expected five numbers [k1, k2, p1, p2, k3] or none"
         )
@@ -124,18 +86,14 @@ def check_camera(camera: Camera, where: str) -> None:
 
 def write_camera(path: str | Path, camera: Camera) -> None:
     """Write what `read_camera` reads, under a temporary name first."""
-    values = asdict(camera) | {
-        "distortion": [float(value) for value in camera.distortion]
-    }
+    values = asdict(camera) | {"distortion": [float(value) for value in camera.distortion]}
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     unfinished.write_text("".join(f"{key}: {value}\n" for key, value in values.items()))
     unfinished.replace(path)
 
 
-def find_camera(
-    folder: Path, camera_file: str | Path | None = None, default: Camera | None = None
-) -> Camera:
+def find_camera(folder: Path, camera_file: str | Path | None = None, default: Camera | None = None) -> Camera:
     """The camera of a sequence: the file given, else `camera.yaml` in the folder, else what the folder's name says
     (`freiburg1` or `fr1` as a whole word, and so on), else `default`.
 

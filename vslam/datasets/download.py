@@ -54,11 +54,7 @@ class Fetcher:
 
 def tum_names() -> list[str]:
     """All known sequences, such as `freiburg1_xyz`."""
-    return [
-        f"freiburg{k}_{name}"
-        for k, names in TUM_SEQUENCES.items()
-        for name in names.split()
-    ]
+    return [f"freiburg{k}_{name}" for k, names in TUM_SEQUENCES.items() for name in names.split()]
 
 
 def tum_url(sequence: str, base_url: str = TUM_URL) -> str:
@@ -71,18 +67,11 @@ def tum_url(sequence: str, base_url: str = TUM_URL) -> str:
     if name.startswith("fr") and not name.startswith("freiburg"):
         name = f"freiburg{name[2:]}"
     if name not in tum_names():
-        raise VslamError(
-            f"unknown TUM sequence '{sequence}'; known: {', '.join(tum_names())}"
-        )
+        raise VslamError(f"unknown TUM sequence '{sequence}'; known: {', '.join(tum_names())}")
     return f"{base_url.rstrip('/')}/{name.partition('_')[0]}/rgbd_dataset_{name}.tgz"
 
 
-def download_sequence(
-    url: str,
-    output: str | Path,
-    sha256: str | None = None,
-    fetcher: Fetcher | None = None,
-) -> Path:
+def download_sequence(url: str, output: str | Path, sha256: str | None = None, fetcher: Fetcher | None = None) -> Path:
     """Fetch a `.tgz` that holds one folder, and unpack it; returns the folder `output/<name of the archive>`.
 
     A broken download is kept as `<name>.tgz.part` and resumed by the next call. TUM publishes no checksums: the size
@@ -113,9 +102,7 @@ def _disk_trouble(folder: Path, error: OSError) -> str:
     return f"{folder}: cannot be written: {error.strerror or error}; choose another folder with --output"
 
 
-def fetch(
-    url: str, target: Path, sha256: str | None = None, fetcher: Fetcher | None = None
-) -> None:
+def fetch(url: str, target: Path, sha256: str | None = None, fetcher: Fetcher | None = None) -> None:
     """Download a file to `target`, through `<target>.part`; goes on with one that is there.
 
     Raises:
@@ -129,9 +116,7 @@ def fetch(
     _fetch_part(url, part, fetcher or Fetcher())
     if sha256 and (found := _sha256(part)) != sha256.lower():
         part.unlink()
-        raise VslamError(
-            f"{url}: sha256 is {found}, expected {sha256}; the file was removed, try again"
-        )
+        raise VslamError(f"{url}: sha256 is {found}, expected {sha256}; the file was removed, try again")
     _tag_file(part).unlink(missing_ok=True)
     part.replace(target)
 
@@ -148,23 +133,13 @@ def _fetch_part(url: str, part: Path, fetcher: Fetcher) -> None:
             fault = "the file changed while it was being fetched"
         except urllib.error.HTTPError as error:
             if error.code < 500 and error.code not in (408, 429):
-                raise VslamError(
-                    f"{url}: the server answers {error.code} {error.reason}; check --base-url"
-                ) from None
+                raise VslamError(f"{url}: the server answers {error.code} {error.reason}; check --base-url") from None
             fault = f"the server answers {error.code} {error.reason}"
-        except (
-            urllib.error.URLError,
-            http.client.HTTPException,
-            ssl.SSLError,
-            ConnectionError,
-            TimeoutError,
-        ) as error:
+        except (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, ConnectionError, TimeoutError) as error:
             fault = str(getattr(error, "reason", None) or error or type(error).__name__)
         attempt = 0 if _size(part) > before else attempt + 1
         if attempt >= ATTEMPTS:
-            raise VslamError(
-                f"{url}: no connection after {ATTEMPTS} attempts ({fault}); run it again to go on"
-            )
+            raise VslamError(f"{url}: no connection after {ATTEMPTS} attempts ({fault}); run it again to go on")
         log.info("%s: %s; trying again", url, fault)
         time.sleep(fetcher.wait(attempt))
 
@@ -178,13 +153,9 @@ def _fetch_rest(url: str, part: Path, progress: Progress) -> None:
         if tag := _read_tag(part):
             headers["If-Range"] = tag
     try:
-        answer = urllib.request.urlopen(
-            urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S
-        )
+        answer = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
-        if (
-            error.code == 416 and there
-        ):  # nothing is left to send, or less is there than we have
+        if error.code == 416 and there:  # nothing is left to send, or less is there than we have
             if error.headers.get("Content-Range", "") == f"bytes */{there}":
                 return
             raise _CannotResume from None
@@ -195,14 +166,10 @@ def _fetch_rest(url: str, part: Path, progress: Progress) -> None:
 
 def _receive(answer, part: Path, there: int, progress: Progress) -> None:
     resumed = answer.status == 206
-    if resumed and not answer.headers.get("Content-Range", "").startswith(
-        f"bytes {there}-"
-    ):
+    if resumed and not answer.headers.get("Content-Range", "").startswith(f"bytes {there}-"):
         raise _CannotResume
     there = there if resumed else 0
-    _tag_file(part).write_text(
-        answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
-    )
+    _tag_file(part).write_text(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "")
     length = answer.headers.get("Content-Length")
     total = there + int(length) if length and length.isdigit() else None
     with open(part, "ab" if resumed else "wb") as file:
@@ -247,15 +214,11 @@ def unpack(archive: Path, folder: Path) -> None:
         _extract(archive, unfinished)
         tops = list(unfinished.iterdir())
         if len(tops) != 1 or not tops[0].is_dir():
-            raise VslamError(
-                f"{archive}: holds {len(tops)} entries at its top, not one folder; not a TUM sequence"
-            )
+            raise VslamError(f"{archive}: holds {len(tops)} entries at its top, not one folder; not a TUM sequence")
         tops[0].rename(folder)
     except (tarfile.ReadError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         archive.unlink()
-        raise VslamError(
-            f"{archive}: broken archive ({error}); it was removed, run it again to fetch it"
-        ) from None
+        raise VslamError(f"{archive}: broken archive ({error}); it was removed, run it again to fetch it") from None
     except VslamError:
         archive.unlink()
         raise
@@ -264,18 +227,12 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 def _extract(archive: Path, folder: Path) -> None:
-    options = (
-        {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-    )  # Python 3.11.4 and later check again
+    options = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python 3.11.4 and later check again
     with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
         for member in tar:
             if not (member.isfile() or member.isdir()):
-                raise VslamError(
-                    f"{archive}: '{member.name}' is a link or a device; refused, the archive was removed"
-                )
-            if member.name.startswith(("/", "\\")) or ".." in member.name.replace(
-                "\\", "/"
-            ).split("/"):
+                raise VslamError(f"{archive}: '{member.name}' is a link or a device; refused, the archive was removed")
+            if member.name.startswith(("/", "\\")) or ".." in member.name.replace("\\", "/").split("/"):
                 raise VslamError(
                     f"{archive}: '{member.name}' would be written outside; refused, the archive was removed"
                 )
@@ -284,8 +241,6 @@ def _extract(archive: Path, folder: Path) -> None:
             except tarfile.ReadError:
                 raise
             except tarfile.TarError as error:
-                raise VslamError(
-                    f"{archive}: '{member.name}' refused ({error}); the archive was removed"
-                ) from None
+                raise VslamError(f"{archive}: '{member.name}' refused ({error}); the archive was removed") from None
         while stream.read(CHUNK):  # to the end, where gzip's checksum is
             pass

@@ -13,12 +13,7 @@ import numpy as np
 from vslam.datasets.camera import find_camera
 from vslam.datasets.lists import pair_associations
 from vslam.datasets.rgbd import RgbdSequence
-from vslam.datasets.tum import (
-    existing_folder,
-    find_associations,
-    open_listed,
-    read_truth,
-)
+from vslam.datasets.tum import existing_folder, find_associations, open_listed, read_truth
 from vslam.errors import VslamError
 from vslam.types import Camera, Trajectory
 
@@ -28,9 +23,7 @@ FRAME_RATE = 30.0
 MIRROR = np.diag([1.0, -1.0, 1.0, 1.0])
 
 
-def open_icl(
-    path: str | Path | None = None, camera_file: str | Path | None = None
-) -> RgbdSequence:
+def open_icl(path: str | Path | None = None, camera_file: str | Path | None = None) -> RgbdSequence:
     """A folder with `associations.txt`, `rgb/`, `depth/` and `*.gt.freiburg`, or with TUM's lists.
 
     The original time stamps are frame numbers at 30 Hz; they become seconds.
@@ -50,9 +43,7 @@ def open_icl(
     pairs = pair_associations(associations)
     pairs = pairs._replace(timestamps=_seconds(pairs.timestamps))
     camera = find_camera(folder, camera_file, CAMERA)
-    return RgbdSequence(
-        folder.resolve().name, camera, *pairs, truth=_truth(folder)
-    ).check()
+    return RgbdSequence(folder.resolve().name, camera, *pairs, truth=_truth(folder)).check()
 
 
 def _seconds(timestamps: np.ndarray) -> np.ndarray:

@@ -10,9 +10,7 @@ import numpy as np
 
 from vslam.errors import VslamError
 
-MAX_GAP_S = (
-    0.02  # colour and depth of a 30 Hz sensor are at most half a frame (17 ms) apart
-)
+MAX_GAP_S = 0.02  # colour and depth of a 30 Hz sensor are at most half a frame (17 ms) apart
 
 
 class Entry(NamedTuple):
@@ -40,12 +38,8 @@ def read_list(path: Path) -> list[Entry]:
     entries = []
     for line, words in _lines(path):
         if len(words) < 2:
-            raise VslamError(
-                f"{path}:{line}: '{' '.join(words)}' is not 'timestamp file'"
-            )
-        entries.append(
-            Entry(_timestamp(words[0], path, line), " ".join(words[1:]), line)
-        )
+            raise VslamError(f"{path}:{line}: '{' '.join(words)}' is not 'timestamp file'")
+        entries.append(Entry(_timestamp(words[0], path, line), " ".join(words[1:]), line))
     return _checked(path, entries)
 
 
@@ -79,11 +73,7 @@ def associate(a: np.ndarray, b: np.ndarray, max_gap: float = MAX_GAP_S) -> np.nd
     stop = np.searchsorted(b, a + max_gap, side="right")
     count = stop - start
     i = np.repeat(np.arange(len(a)), count)
-    j = (
-        np.arange(count.sum())
-        - np.repeat(np.cumsum(count) - count, count)
-        + np.repeat(start, count)
-    )
+    j = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count) + np.repeat(start, count)
     free_a, free_b = np.ones(len(a), bool), np.ones(len(b), bool)
     pairs = []
     for k in np.argsort(np.abs(a[i] - b[j]), kind="stable"):
@@ -100,18 +90,14 @@ def pair_lists(rgb_list: Path, depth_list: Path) -> Pairs:
         VslamError: a list is missing or wrong, or no image has a partner in time.
     """
     colour, depth = read_list(rgb_list), read_list(depth_list)
-    a, b = (
-        np.array([entry.timestamp for entry in entries]) for entries in (colour, depth)
-    )
+    a, b = (np.array([entry.timestamp for entry in entries]) for entries in (colour, depth))
     pairs = associate(a, b)
     if not len(pairs):
         raise VslamError(
             f"{depth_list}: no depth image within {MAX_GAP_S} s of a colour image (depth {b[0]:.6f} to {b[-1]:.6f} s, "
             f"colour {a[0]:.6f} to {a[-1]:.6f} s); are both lists of the same recording?"
         )
-    return _pairs(
-        rgb_list.parent, [colour[i] for i, _ in pairs], [depth[j] for _, j in pairs]
-    )
+    return _pairs(rgb_list.parent, [colour[i] for i, _ in pairs], [depth[j] for _, j in pairs])
 
 
 def pair_associations(path: Path) -> Pairs:
@@ -125,28 +111,17 @@ def pair_associations(path: Path) -> Pairs:
 
 def _pairs(folder: Path, colour: list[Entry], depth: list[Entry]) -> Pairs:
     timestamps = np.array([entry.timestamp for entry in colour])
-    return Pairs(
-        timestamps,
-        [folder / entry.file for entry in colour],
-        [folder / entry.file for entry in depth],
-    )
+    return Pairs(timestamps, [folder / entry.file for entry in colour], [folder / entry.file for entry in depth])
 
 
 def _lines(path: Path) -> list[tuple[int, list[str]]]:
     try:
         text = path.read_text()
     except OSError as error:
-        raise VslamError(
-            f"{path}: cannot be read: {error.strerror}; see docs/datasets.md for the layout"
-        ) from None
+        raise VslamError(f"{path}: cannot be read: {error.strerror}; see docs/datasets.md for the layout") from None
     except UnicodeDecodeError:
-        raise VslamError(
-            f"{path}: not a text file; expected lines 'timestamp file'"
-        ) from None
-    numbered = (
-        (number, line.partition("#")[0].split())
-        for number, line in enumerate(text.splitlines(), 1)
-    )
+        raise VslamError(f"{path}: not a text file; expected lines 'timestamp file'") from None
+    numbered = ((number, line.partition("#")[0].split()) for number, line in enumerate(text.splitlines(), 1))
     return [(number, words) for number, words in numbered if words]
 
 
@@ -162,16 +137,10 @@ def _timestamp(word: str, path: Path, line: int) -> float:
 
 def _checked(path: Path, entries: list[Entry]) -> list[Entry]:
     if not entries:
-        raise VslamError(
-            f"{path}: empty list; expected one line an image: timestamp file"
-        )
+        raise VslamError(f"{path}: empty list; expected one line an image: timestamp file")
     for before, entry in pairwise(entries):
         if entry.timestamp <= before.timestamp:
-            fault = (
-                "the same as"
-                if entry.timestamp == before.timestamp
-                else f"earlier than {before.timestamp:.6f} in"
-            )
+            fault = "the same as" if entry.timestamp == before.timestamp else f"earlier than {before.timestamp:.6f} in"
             raise VslamError(
                 f"{path}:{entry.line}: time stamp {entry.timestamp:.6f} is {fault} line {before.line}; "
                 "time stamps must rise: sort the list and remove repeated lines"

@@ -19,9 +19,7 @@ class _Decoder:
 
     def __init__(self, dataset: Dataset, workers: int):
         self._load = dataset.load
-        self._pool = ThreadPoolExecutor(
-            max_workers=workers, thread_name_prefix="vslam-decode"
-        )
+        self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="vslam-decode")
 
     def start(self, index: int) -> Future:
         return self._pool.submit(_load_or_error, self._load, index)
@@ -40,9 +38,7 @@ class _Decoder:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _load_or_error(
-    load: Callable[[int], RawFrame], index: int
-) -> RawFrame | FrameError:
+def _load_or_error(load: Callable[[int], RawFrame], index: int) -> RawFrame | FrameError:
     try:
         return load(index)
     except FrameError as error:
@@ -52,9 +48,7 @@ def _load_or_error(
 class Prefetch(_Decoder):
     """See `prefetch`."""
 
-    def __init__(
-        self, dataset: Dataset, indices: Iterable[int], workers: int = 1, depth: int = 4
-    ):
+    def __init__(self, dataset: Dataset, indices: Iterable[int], workers: int = 1, depth: int = 4):
         super().__init__(dataset, workers)
         self._indices = iter(indices)
         self._depth = max(depth, 1)
@@ -89,9 +83,7 @@ class Prefetch(_Decoder):
         super().close()
 
 
-def prefetch(
-    dataset: Dataset, indices: Iterable[int], workers: int = 1, depth: int = 4
-) -> Prefetch:
+def prefetch(dataset: Dataset, indices: Iterable[int], workers: int = 1, depth: int = 4) -> Prefetch:
     """Iterate over `(index, RawFrame | FrameError)` in the order of `indices`, decoding up to `depth` frames ahead.
 
     A frame that cannot be read comes as its error; any other exception of `dataset.load` is raised here. The threads
@@ -126,9 +118,7 @@ class Clocked(_Decoder):
         self._depth = max(depth, 1)
         self._clock, self._sleep = clock, sleep
         self._next = 0  # position of the first frame not yet given or dropped
-        self._offset: float | None = (
-            None  # clock minus recorded time, from the first frame on
-        )
+        self._offset: float | None = None  # clock minus recorded time, from the first frame on
         self._started: dict[int, Future] = {}
         self.dropped: list[int] = []
 
@@ -155,10 +145,7 @@ class Clocked(_Decoder):
         position = self._next
         if self._offset is None:
             return position
-        while (
-            position + 1 < len(self._times)
-            and self._times[position + 1] + self._offset <= now
-        ):
+        while position + 1 < len(self._times) and self._times[position + 1] + self._offset <= now:
             position += 1
         return position
 
@@ -168,9 +155,7 @@ class Clocked(_Decoder):
             self._started.pop(skipped).cancel()
 
     def _decoded(self, position: int) -> RawFrame | FrameError:
-        for ahead in range(
-            position, min(position + 1 + self._depth, len(self._indices))
-        ):
+        for ahead in range(position, min(position + 1 + self._depth, len(self._indices))):
             if ahead not in self._started:
                 self._started[ahead] = self.start(self._indices[ahead])
         if self._offset is None:  # begin with a full queue

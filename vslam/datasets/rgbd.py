@@ -13,10 +13,7 @@ from vslam.types import Camera, RawFrame, Trajectory
 
 log = logging.getLogger(__name__)
 
-DEPTH_POSSIBLE_M = (
-    0.1,
-    50.0,
-)  # a median outside cannot be an indoor or street scene: the scale is wrong
+DEPTH_POSSIBLE_M = (0.1, 50.0)  # a median outside cannot be an indoor or street scene: the scale is wrong
 DEPTH_USUAL_M = (0.4, 10.0)  # what structured light and time-of-flight sensors see
 _PROBES = 3  # frames looked at for the median depth when a sequence is opened
 
@@ -59,14 +56,10 @@ class RgbdSequence:
             VslamError: the first frame cannot be read, or the depth scale puts the scene out of reach.
         """
         depths = [self.load(0).depth]
-        for index in np.linspace(0, len(self) - 1, min(_PROBES, len(self))).astype(int)[
-            1:
-        ]:
+        for index in np.linspace(0, len(self) - 1, min(_PROBES, len(self))).astype(int)[1:]:
             try:
                 depths.append(self.load(index).depth)
-            except (
-                FrameError
-            ) as error:  # one bad frame in the middle does not stop a run
+            except FrameError as error:  # one bad frame in the middle does not stop a run
                 log.warning("%s", error)
         self._check_median(depths)
         if self.truth is not None:
@@ -76,17 +69,13 @@ class RgbdSequence:
     def _check_median(self, depths: list[np.ndarray]) -> None:
         measured = np.concatenate([depth[depth > 0] for depth in depths])
         if not len(measured):
-            log.warning(
-                "%s: no depth in the first image; tracking needs some", self.depths[0]
-            )
+            log.warning("%s: no depth in the first image; tracking needs some", self.depths[0])
             return
         median = float(np.median(measured))
         says = f"{self.depths[0]}: the median depth is {median:.3g} m at depth_scale {self.camera.depth_scale:g}"
         cure = "set depth_scale (units per metre: TUM 5000, millimetres 1000) in camera.yaml"
         if not DEPTH_POSSIBLE_M[0] <= median <= DEPTH_POSSIBLE_M[1]:
-            raise VslamError(
-                f"{says}, not between {DEPTH_POSSIBLE_M[0]} and {DEPTH_POSSIBLE_M[1]:g} m; {cure}"
-            )
+            raise VslamError(f"{says}, not between {DEPTH_POSSIBLE_M[0]} and {DEPTH_POSSIBLE_M[1]:g} m; {cure}")
         if not DEPTH_USUAL_M[0] <= median <= DEPTH_USUAL_M[1]:
             log.warning("%s; unusual: if it is wrong, %s", says, cure)
 
@@ -110,9 +99,7 @@ def read_image(path: Path) -> np.ndarray:
     return _decode(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
-def read_depth(
-    path: Path, depth_scale: float, no_depth: int | None = None
-) -> np.ndarray:
+def read_depth(path: Path, depth_scale: float, no_depth: int | None = None) -> np.ndarray:
     """Depth (H, W) float32 in metres, 0 = none, of a 16-bit image in units of 1 / `depth_scale` m.
 
     Raises:
@@ -122,9 +109,7 @@ def read_depth(
 
     raw = _decode(path, cv2.IMREAD_UNCHANGED)
     if raw.dtype != np.uint16 or raw.ndim != 2:
-        found = f"{8 * raw.dtype.itemsize}-bit" + (
-            f" with {raw.shape[2]} channels" if raw.ndim == 3 else ""
-        )
+        found = f"{8 * raw.dtype.itemsize}-bit" + (f" with {raw.shape[2]} channels" if raw.ndim == 3 else "")
         raise FrameError(
             f"{path}: depth is {found}; vslam needs a 16-bit PNG of one channel in units of 1/{depth_scale:g} m "
             "(camera.yaml: depth_scale)"
@@ -141,18 +126,10 @@ def _decode(path: Path, flags: int) -> np.ndarray:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise FrameError(
-            f"{path}: cannot be read: {error.strerror}; fetch the sequence again"
-        ) from None
-    image = (
-        cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-        if data and not _is_cut_short(data)
-        else None
-    )
+        raise FrameError(f"{path}: cannot be read: {error.strerror}; fetch the sequence again") from None
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data and not _is_cut_short(data) else None
     if image is None:
-        raise FrameError(
-            f"{path}: does not decode as an image ({len(data)} bytes); fetch the sequence again"
-        )
+        raise FrameError(f"{path}: does not decode as an image ({len(data)} bytes); fetch the sequence again")
     return image
 
 

@@ -36,9 +36,7 @@ _STALE_S = 3600.0  # a folder that was being made an hour ago was given up
 
 
 def open_sample(
-    path: str | Path | None = None,
-    camera_file: str | Path | None = None,
-    quiet: bool = False,
+    path: str | Path | None = None, camera_file: str | Path | None = None, quiet: bool = False
 ) -> RgbdSequence:
     """The sample, made first if need be (`path` None: in the user's cache); its `name` is "sample".
 
@@ -48,9 +46,7 @@ def open_sample(
     folder = ensure_sample(path, quiet)
     pairs = pair_lists(folder / "rgb.txt", folder / "depth.txt")
     camera = find_camera(folder, camera_file)
-    return RgbdSequence(
-        "sample", camera, *pairs, truth=read_truth(folder / "groundtruth.txt")
-    ).check()
+    return RgbdSequence("sample", camera, *pairs, truth=read_truth(folder / "groundtruth.txt")).check()
 
 
 def ensure_sample(path: str | Path | None = None, quiet: bool = False) -> Path:
@@ -59,24 +55,15 @@ def ensure_sample(path: str | Path | None = None, quiet: bool = False) -> Path:
     Raises:
         VslamError: `path` is a folder of something else, or cannot be written.
     """
-    folder = (
-        Path(path) if path is not None else cache_folder("sample") / f"room-{VERSION}"
-    )
+    folder = Path(path) if path is not None else cache_folder("sample") / f"room-{VERSION}"
     if is_complete(folder):
         return folder
-    if (
-        folder.exists()
-        and not (folder / MANIFEST).exists()
-        and (not folder.is_dir() or any(folder.iterdir()))
-    ):
+    if folder.exists() and not (folder / MANIFEST).exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise VslamError(
             f"{folder}: is not the sample; give an empty or new folder, or '--dataset tum' to read this one"
         )
     if folder.exists():
-        log.info(
-            "%s: the sample is incomplete or from another version and is made again",
-            folder,
-        )
+        log.info("%s: the sample is incomplete or from another version and is made again", folder)
     return make_sample(folder, quiet=quiet)
 
 
@@ -86,14 +73,8 @@ def is_complete(folder: Path) -> bool:
         manifest = json.loads((folder / MANIFEST).read_text())
         return (
             manifest["version"] == VERSION
-            and all(
-                os.stat(folder / name).st_size == size
-                for name, size in manifest["sizes"].items()
-            )
-            and all(
-                _sha256(folder / name) == digest
-                for name, digest in manifest["sha256"].items()
-            )
+            and all(os.stat(folder / name).st_size == size for name, size in manifest["sizes"].items())
+            and all(_sha256(folder / name) == digest for name, digest in manifest["sha256"].items())
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
@@ -167,9 +148,7 @@ def _remove_stale(parent: Path) -> None:
             continue
 
 
-def _render_all(
-    folder: Path, frames: int, camera: Camera, seed: int, workers: int, quiet: bool
-) -> None:
+def _render_all(folder: Path, frames: int, camera: Camera, seed: int, workers: int, quiet: bool) -> None:
     from tqdm import tqdm
 
     from vslam.datasets.synthetic.motion import carried_poses
@@ -178,21 +157,12 @@ def _render_all(
     times = np.arange(frames) / FPS
     poses = carried_poses(times)
     _write_lists(folder, times, poses, camera)
-    with tqdm(
-        total=frames,
-        desc="Making the sample (once)",
-        unit="frame",
-        leave=False,
-        disable=quiet or None,
-    ) as bar:
+    with tqdm(total=frames, desc="Making the sample (once)", unit="frame", leave=False, disable=quiet or None) as bar:
         scene = build_scene(seed, quality=camera.width / WIDTH, workers=workers)
         pool = ThreadPoolExecutor(workers, thread_name_prefix="vslam-sample")
         try:
             jobs = [
-                pool.submit(
-                    _write_frame, folder, scene, camera, times[k], poses[k], (seed, k)
-                )
-                for k in range(frames)
+                pool.submit(_write_frame, folder, scene, camera, times[k], poses[k], (seed, k)) for k in range(frames)
             ]
             for job in jobs:
                 job.result()
@@ -202,12 +172,7 @@ def _render_all(
 
 
 def _write_frame(
-    folder: Path,
-    scene,
-    camera: Camera,
-    timestamp: float,
-    pose: np.ndarray,
-    seed: tuple[int, int],
+    folder: Path, scene, camera: Camera, timestamp: float, pose: np.ndarray, seed: tuple[int, int]
 ) -> None:
     import cv2
 
@@ -227,9 +192,7 @@ def _write_frame(
     (folder / "depth" / f"{timestamp:.6f}.png").write_bytes(data.tobytes())
 
 
-def _write_lists(
-    folder: Path, times: np.ndarray, poses: np.ndarray, camera: Camera
-) -> None:
+def _write_lists(folder: Path, times: np.ndarray, poses: np.ndarray, camera: Camera) -> None:
     from vslam.datasets.trajectory import write_tum
 
     for name, kind in (("rgb", "jpg"), ("depth", "png")):

@@ -21,9 +21,7 @@ NO_DEPTH = 65535
 _COLOUR = re.compile(r"frame-(\d+)\.color\.(?:png|jpg)")
 
 
-def open_seven_scenes(
-    path: str | Path | None = None, camera_file: str | Path | None = None
-) -> RgbdSequence:
+def open_seven_scenes(path: str | Path | None = None, camera_file: str | Path | None = None) -> RgbdSequence:
     """A folder `seq-XX` with `frame-000000.color.png`, `.depth.png` (mm, 65535 = none) and `.pose.txt`, or a folder
     with TUM's lists. Time stamps are frame numbers at 30 Hz.
 
@@ -35,36 +33,22 @@ def open_seven_scenes(
         return open_listed(folder, camera_file, CAMERA, NO_DEPTH)
     numbers, images, depths = _frames(folder)
     camera = find_camera(folder, camera_file, CAMERA)
-    name = "-".join(
-        folder.resolve().parts[-2:]
-    )  # the scene and the sequence: seq-01 alone says little
+    name = "-".join(folder.resolve().parts[-2:])  # the scene and the sequence: seq-01 alone says little
     times = numbers / FRAME_RATE
-    return RgbdSequence(
-        name, camera, times, images, depths, _truth(images, times), NO_DEPTH
-    ).check()
+    return RgbdSequence(name, camera, times, images, depths, _truth(images, times), NO_DEPTH).check()
 
 
 def _frames(folder: Path) -> tuple[np.ndarray, list[Path], list[Path]]:
     """Frame numbers (N,), colour and depth files of the frames that have both, in order."""
-    found = sorted(
-        (int(name[1]), file)
-        for file in folder.iterdir()
-        if (name := _COLOUR.fullmatch(file.name))
-    )
+    found = sorted((int(name[1]), file) for file in folder.iterdir() if (name := _COLOUR.fullmatch(file.name)))
     if not found:
         sequences = sorted(sub.name for sub in folder.glob("seq-*"))
-        cure = (
-            f"give one of its sequences: {', '.join(sequences)}"
-            if sequences
-            else "give a folder seq-XX (unzip it)"
-        )
+        cure = f"give one of its sequences: {', '.join(sequences)}" if sequences else "give a folder seq-XX (unzip it)"
         raise VslamError(f"{folder}: no frame-000000.color.png here; {cure}")
     paired = [(number, file, _beside(file, "depth.png")) for number, file in found]
     paired = [(number, file, depth) for number, file, depth in paired if depth.exists()]
     if not paired:
-        raise VslamError(
-            f"{_beside(found[0][1], 'depth.png')}: no such file; no frame here has a depth image"
-        )
+        raise VslamError(f"{_beside(found[0][1], 'depth.png')}: no such file; no frame here has a depth image")
     numbers, images, depths = zip(*paired, strict=True)
     return np.array(numbers, np.float64), list(images), list(depths)
 
@@ -78,12 +62,7 @@ def _truth(images: list[Path], times: np.ndarray) -> Trajectory | None:
     has = np.array([file.exists() for file in files])
     if not has.any():
         return None
-    return Trajectory(
-        times[has],
-        np.array(
-            [_read_pose(file) for file, there in zip(files, has, strict=True) if there]
-        ),
-    )
+    return Trajectory(times[has], np.array([_read_pose(file) for file, there in zip(files, has, strict=True) if there]))
 
 
 def _read_pose(file: Path) -> np.ndarray:
@@ -95,14 +74,10 @@ def _read_pose(file: Path) -> np.ndarray:
     try:
         pose = np.array(file.read_text().split(), np.float64).reshape(4, 4)
     except (OSError, ValueError):
-        raise VslamError(
-            f"{file}: not a pose; expected four lines of four numbers, camera to world"
-        ) from None
+        raise VslamError(f"{file}: not a pose; expected four lines of four numbers, camera to world") from None
     if not np.isfinite(pose).all():
         bad = pose[~np.isfinite(pose)][0]
-        raise VslamError(
-            f"{file}: the pose holds {bad}; remove this file to leave the frame out of the truth"
-        )
+        raise VslamError(f"{file}: the pose holds {bad}; remove this file to leave the frame out of the truth")
     u, scale, vt = np.linalg.svd(pose[:3, :3])
     if abs(scale - 1).max() > 0.01 or np.linalg.det(u @ vt) < 0:
         raise VslamError(

@@ -12,18 +12,10 @@ from vslam.datasets.rgbd import RgbdSequence
 from vslam.errors import VslamError
 from vslam.types import Camera, Trajectory
 
-ASSOCIATIONS = (
-    "associations.txt",
-    "associate.txt",
-    "association.txt",
-    "associated.txt",
-    "associations",
-)
+ASSOCIATIONS = ("associations.txt", "associate.txt", "association.txt", "associated.txt", "associations")
 
 
-def open_tum(
-    path: str | Path | None = None, camera_file: str | Path | None = None
-) -> RgbdSequence:
+def open_tum(path: str | Path | None = None, camera_file: str | Path | None = None) -> RgbdSequence:
     """A folder as TUM publishes it; `path` None opens the embedded sample, whose `name` is "sample".
 
     Frames are the colour images that have a depth image within 0.02 s, one to one. Where there is no `rgb.txt`,
@@ -53,9 +45,7 @@ def open_listed(
     pairs = read_pairs(folder)
     truth = read_truth(folder / "groundtruth.txt")
     camera = find_camera(folder, camera_file, default_camera)
-    return RgbdSequence(
-        folder.resolve().name, camera, *pairs, truth=truth, no_depth=no_depth
-    ).check()
+    return RgbdSequence(folder.resolve().name, camera, *pairs, truth=truth, no_depth=no_depth).check()
 
 
 def read_pairs(folder: Path) -> Pairs:
@@ -78,9 +68,7 @@ def read_pairs(folder: Path) -> Pairs:
 
 def find_associations(folder: Path) -> Path | None:
     """The associations file of a folder, under one of the names in use."""
-    return next(
-        (folder / name for name in ASSOCIATIONS if (folder / name).is_file()), None
-    )
+    return next((folder / name for name in ASSOCIATIONS if (folder / name).is_file()), None)
 
 
 def read_truth(path: Path) -> Trajectory | None:
@@ -97,9 +85,7 @@ def read_truth(path: Path) -> Trajectory | None:
     bad = ~np.isfinite(truth.poses).all(axis=(1, 2)) | ~np.isfinite(truth.timestamps)
     if bad.any():
         k = int(np.argmax(bad))
-        raise VslamError(
-            f"{path}: pose {k + 1} at {truth.timestamps[k]:.6f} s is not finite; remove that line"
-        )
+        raise VslamError(f"{path}: pose {k + 1} at {truth.timestamps[k]:.6f} s is not finite; remove that line")
     return truth
 
 
@@ -110,16 +96,10 @@ def existing_folder(path: str | Path | None, layout: str = "tum") -> Path:
         VslamError: none given, no such folder, or a file.
     """
     if path is None:
-        raise VslamError(
-            f"--dataset {layout}: which sequence? Give its folder with --path DIR"
-        )
+        raise VslamError(f"--dataset {layout}: which sequence? Give its folder with --path DIR")
     folder = Path(path)
     if not folder.exists():
-        raise VslamError(
-            f"{folder}: no such folder; give that of a sequence, or fetch one with 'vslam download'"
-        )
+        raise VslamError(f"{folder}: no such folder; give that of a sequence, or fetch one with 'vslam download'")
     if not folder.is_dir():
-        raise VslamError(
-            f"{folder}: is a file; give the folder of a sequence (unpack archives first)"
-        )
+        raise VslamError(f"{folder}: is a file; give the folder of a sequence (unpack archives first)")
     return folder

@@ -40,11 +40,7 @@ def illuminate(points, u, v, n, boxes, lamps, directions, room, out):
     `directions` (M, 3): cosine-weighted, in the surface's axes. `room` (3,): half width, half depth, height.
     """
     for k in range(points.shape[0]):
-        px, py, pz = (
-            points[k, 0] + n[0] * 4e-3,
-            points[k, 1] + n[1] * 4e-3,
-            points[k, 2] + n[2] * 4e-3,
-        )
+        px, py, pz = (points[k, 0] + n[0] * 4e-3, points[k, 1] + n[1] * 4e-3, points[k, 2] + n[2] * 4e-3)
         direct = 0.0
         for lamp in range(lamps.shape[0]):
             dx, dy, dz = lamps[lamp, 0] - px, lamps[lamp, 1] - py, lamps[lamp, 2] - pz
@@ -69,6 +65,4 @@ def cosine_directions(count: int) -> np.ndarray:
     """Directions (count, 3) around +z with a density of cos(angle) / pi: Vogel's sunflower disc, lifted (Malley)."""
     k = np.arange(count) + 0.5
     radius, angle = np.sqrt(k / count), k * np.pi * (3 - np.sqrt(5))
-    return np.stack(
-        [radius * np.cos(angle), radius * np.sin(angle), np.sqrt(1 - radius**2)], axis=1
-    )
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle), np.sqrt(1 - radius**2)], axis=1)

@@ -10,11 +10,7 @@ from vslam.kernels import njit
 @njit
 def hash_unit(x, y, seed):
     """A number in [0, 1) of the integers `x y seed`; the mixing is splitmix64's finaliser (Steele et al., 2014)."""
-    h = (
-        np.uint64(x) * np.uint64(0x9E3779B97F4A7C15)
-        + np.uint64(y) * np.uint64(0xD1B54A32D192ED03)
-        + np.uint64(seed)
-    )
+    h = np.uint64(x) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(y) * np.uint64(0xD1B54A32D192ED03) + np.uint64(seed)
     h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     h = h ^ (h >> np.uint64(31))
@@ -35,15 +31,10 @@ def _add_octave(out, cell_x, cell_y, amplitude, seed):
         for column in range(out.shape[1]):
             x = column / cell_x
             i = int(np.floor(x))
-            if (
-                i != last
-            ):  # a new cell: the values of its left and right side at this height
+            if i != last:  # a new cell: the values of its left and right side at this height
                 last = i
                 a = hash_unit(i, j, seed) * (1.0 - v) + hash_unit(i, j + 1, seed) * v
-                b = (
-                    hash_unit(i + 1, j, seed) * (1.0 - v)
-                    + hash_unit(i + 1, j + 1, seed) * v
-                )
+                b = hash_unit(i + 1, j, seed) * (1.0 - v) + hash_unit(i + 1, j + 1, seed) * v
             u = x - i
             u = u * u * (3.0 - 2.0 * u)
             out[row, column] += amplitude * (a + (b - a) * u - 0.5)
@@ -76,13 +67,7 @@ def cellular(cell, seed, owner, edge):
             edge[row, column] = np.sqrt(second) - np.sqrt(best)
 
 
-def fractal(
-    shape: tuple[int, int],
-    cell: tuple[float, float],
-    seed: int,
-    octaves: int = 6,
-    gain: float = 0.6,
-):
+def fractal(shape: tuple[int, int], cell: tuple[float, float], seed: int, octaves: int = 6, gain: float = 0.6):
     """Noise (H, W) float32 around 0, about +-0.5: octaves of halved cells, each `gain` times the one before.
 
     `cell` is the first octave's (width, height) in pixels; octaves finer than a pixel are left out.
@@ -93,9 +78,7 @@ def fractal(
         size = (cell[0] / 2**octave, cell[1] / 2**octave)
         if octave and max(size) < 1.0:
             break
-        _add_octave(
-            out, max(size[0], 1.0), max(size[1], 1.0), amplitude, seed + 101 * octave
-        )
+        _add_octave(out, max(size[0], 1.0), max(size[1], 1.0), amplitude, seed + 101 * octave)
         total += amplitude
         amplitude *= gain
     return out / np.float32(total * 0.6)

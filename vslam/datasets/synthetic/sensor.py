@@ -12,9 +12,7 @@ from vslam.types import Camera
 RANGE_M = (0.4, 4.8)
 SENSOR_FX = 580.0  # of the infrared camera; with the projector 75 mm beside it and steps of 1/8 pixel
 PROJECTOR_M = 0.075
-GRAZING = (
-    0.14  # cosine of the steepest angle that still returns a pattern, about 82 degrees
-)
+GRAZING = 0.14  # cosine of the steepest angle that still returns a pattern, about 82 degrees
 GREY_NOISE = 1.3  # standard deviation of the colour image in grey levels
 
 
@@ -40,9 +38,7 @@ def measure(depth, owner, normals, shiny, pinhole, noise, luck, depth_scale, out
             reached = min(reached, pattern)
             q = owner[row, column]
             dx, dy = (column - pinhole[2]) / pinhole[0], (row - pinhole[3]) / pinhole[1]
-            facing = -(
-                normals[q, 0] * dx + normals[q, 1] * dy + normals[q, 2]
-            ) / np.sqrt(dx * dx + dy * dy + 1.0)
+            facing = -(normals[q, 0] * dx + normals[q, 1] * dy + normals[q, 2]) / np.sqrt(dx * dx + dy * dy + 1.0)
             if shadowed or shiny[q] or facing < GRAZING or luck[row, column] < 0.002:
                 continue
             if _at_edge(depth, row, column, z) and luck[row, column] < 0.6:
@@ -50,9 +46,7 @@ def measure(depth, owner, normals, shiny, pinhole, noise, luck, depth_scale, out
             sigma = 0.0012 + 0.0019 * (z - 0.4) * (z - 0.4)
             measured = z + sigma * noise[row, column]
             if RANGE_M[0] <= measured <= RANGE_M[1]:
-                out[row, column] = np.uint16(
-                    steps / np.round(steps / measured) * depth_scale + 0.5
-                )
+                out[row, column] = np.uint16(steps / np.round(steps / measured) * depth_scale + 0.5)
 
 
 @njit
@@ -67,25 +61,13 @@ def _at_edge(depth, row, column, z):
     return False
 
 
-def sense_depth(
-    scene: Scene, camera: Camera, T_world_camera, depth, owner, rng: np.random.Generator
-) -> np.ndarray:
+def sense_depth(scene: Scene, camera: Camera, T_world_camera, depth, owner, rng: np.random.Generator) -> np.ndarray:
     """Raw depth (H, W) uint16 of the view `depth`, `owner` that `render` gave."""
     noise = _correlated(depth.shape, rng)
     luck = rng.random(depth.shape, np.float32)
     raw = np.empty(depth.shape, np.uint16)
     normals = np.ascontiguousarray(scene.n @ T_world_camera[:3, :3])
-    measure(
-        depth,
-        owner,
-        normals,
-        scene.shiny,
-        camera.pinhole,
-        noise,
-        luck,
-        camera.depth_scale,
-        raw,
-    )
+    measure(depth, owner, normals, scene.shiny, camera.pinhole, noise, luck, camera.depth_scale, raw)
     return raw
 
 
@@ -93,9 +75,7 @@ def _correlated(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """Normal noise of variance 1 whose neighbours resemble each other: the sensor matches windows, not pixels."""
     half = rng.standard_normal(((shape[0] + 1) // 2, (shape[1] + 1) // 2), np.float32)
     # enlarging by two takes weights 3/4 and 1/4 along each axis: the variance becomes (10 / 16)^2
-    return cv2.resize(half, shape[::-1], interpolation=cv2.INTER_LINEAR) * np.float32(
-        16 / 10
-    )
+    return cv2.resize(half, shape[::-1], interpolation=cv2.INTER_LINEAR) * np.float32(16 / 10)
 
 
 def sense_colour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
