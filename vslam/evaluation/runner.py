@@ -1,0 +1,111 @@
+"""Running the system over a recorded sequence, and keeping what it says of every frame."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import time
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+from vslam.config import Config, to_dict
+from vslam.datasets import Dataset
+from vslam.datasets.prefetch import Clocked, Prefetch
+from vslam.errors import FrameError, VslamError
+from vslam.evaluation.results import RunRecord
+from vslam.system import System
+from vslam.types import RawFrame, State, Tracked
+
+log = logging.getLogger(__name__)
+
+Mode = Literal["threaded", "deterministic", "realtime"]
+OnFrame = Callable[[Tracked, tuple[int, int]], None]
+"""Called after each frame with its answer and the map's size (keyframes, points)."""
+
+
+class SequenceRun:
+    """One run over frames `start` to `start + max_frames` of a dataset. `record()` works at any time.
+
+    Modes: `threaded` as fast as possible with mapping in a thread; `deterministic` mapping between frames; `realtime`
+    threaded, frames come at their recorded rate and are dropped while tracking is busy.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        config: Config,
+        mode: Mode = "threaded",
+        start: int = 0,
+        max_frames: int | None = None,
+        layout: str = "",
+    ):
+        stop = len(dataset) if max_frames is None else min(len(dataset), start + max_frames)
+        self._indices = range(start, stop)
+        if not self._indices:
+            raise VslamError(f"--start {start} leaves none of the {len(dataset)} frames of {dataset.name}")
+        self._dataset, self._config, self._mode, self._layout = dataset, config, mode, layout
+        self._system = System(dataset.camera, config, "deterministic" if mode == "deterministic" else "threaded")
+        self._answers: dict[int, Tracked] = {}
+        self._wall = self._cpu = 0.0
+        self._ended = False
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def run(self, on_frame: OnFrame | None = None) -> None:
+        """Track all frames. An exception, Ctrl-C included, ends the run; `record()` then has what came before."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        try:
+            for index, frame in self._frames():
+                self._answers[index] = answer = self._track(index, frame)
+                if on_frame is not None:
+                    on_frame(answer, self._system.map_size)
+            self._system.drain()
+            self._ended = True
+        finally:
+            self._system.close()
+            self._wall, self._cpu = time.perf_counter() - wall, time.process_time() - cpu
+
+    def record(self) -> RunRecord:
+        """All that is known of the run so far."""
+        system, dataset = self._system, self._dataset
+        xyz, rgb = system.points()
+        return RunRecord(
+            dataset=self._layout or type(dataset).__name__,
+            sequence=dataset.name,
+            extractor=self._config.extractor.name,
+            camera=dataset.camera,
+            frames=tuple(self._all_answers()),
+            final=system.trajectory(),
+            keyframes=system.keyframes(),
+            points_xyz=xyz,
+            points_rgb=rgb,
+            truth=dataset.truth,
+            config=to_dict(self._config),
+            wall_s=self._wall,
+            cpu_s=self._cpu,
+            peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            map_mb=system.map_bytes / 2**20,
+            mapping_ms=system.mapping_ms,
+            interrupted=not self._ended,
+        )
+
+    def _frames(self) -> Iterator[tuple[int, RawFrame | FrameError]]:
+        source = Clocked if self._mode == "realtime" else Prefetch
+        with source(self._dataset, self._indices) as frames:
+            yield from frames
+
+    def _track(self, index: int, frame: RawFrame | FrameError) -> Tracked:
+        if isinstance(frame, FrameError):
+            log.warning("%s; frame skipped", frame)
+            return Tracked(float(self._dataset.timestamps[index]), State.UNREADABLE)
+        return self._system.track(frame)
+
+    def _all_answers(self) -> Iterator[Tracked]:
+        """Every frame up to the last one answered; those never given to the tracker were dropped."""
+        last = self._indices[-1] if self._ended else max(self._answers, default=-1)
+        for index in self._indices:
+            if index > last:
+                return
+            known = self._answers.get(index)
+            yield known or Tracked(float(self._dataset.timestamps[index]), State.DROPPED)
