@@ -92,7 +92,9 @@ class Learned:
         session = open_session(file, options.backend)
         if not {"score", "descriptors"} <= set(session.outputs):
             found = ", ".join(session.outputs)
-            raise VslamError(f"{file}: gives {found}, not 'score' and 'descriptors'; convert it with 'vslam models convert'")
+            raise VslamError(
+                f"{file}: gives {found}, not 'score' and 'descriptors'; convert it with 'vslam models convert'"
+            )
         return session
 
 

@@ -96,7 +96,9 @@ def sample_unit(maps, stride, xy, out):
         c, d = (1 - fx) * fy, fx * fy
         total = np.float32(0.0)
         for k in range(size):
-            value = a * maps[y0, x0, k] + b * maps[y0, x0 + 1, k] + c * maps[y0 + 1, x0, k] + d * maps[y0 + 1, x0 + 1, k]
+            value = (
+                a * maps[y0, x0, k] + b * maps[y0, x0 + 1, k] + c * maps[y0 + 1, x0, k] + d * maps[y0 + 1, x0 + 1, k]
+            )
             out[i, k] = value
             total += value * value
         inverse = np.float32(1.0) / max(np.sqrt(total), np.float32(1e-12))

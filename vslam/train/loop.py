@@ -67,7 +67,9 @@ class Trainer:
             return False
         state = read_checkpoint(file)
         if state["network"] != self.config.network:
-            raise VslamError(f"{file}: holds network '{state['network']}', not '{self.config.network}'; use another --out")
+            raise VslamError(
+                f"{file}: holds network '{state['network']}', not '{self.config.network}'; use another --out"
+            )
         self.model.load_state_dict(state["model"])
         self.averaged.load_state_dict(state["averaged"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -116,7 +118,9 @@ class Trainer:
         self._set_mode()
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate()
-        batch = self._to_device(self.sampler.batch(self.config.seed, self.step * self.world + self.rank, self.config.batch))
+        batch = self._to_device(
+            self.sampler.batch(self.config.seed, self.step * self.world + self.rank, self.config.batch)
+        )
         with self._autocast():
             parts = self.parallel(batch)
         loss = total(parts, self.config.losses)
@@ -200,4 +204,6 @@ def write_whole(file: Path, write) -> None:
         partial.replace(file)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         partial.unlink(missing_ok=True)
-        raise VslamError(f"{file}: cannot be written ({str(error).splitlines()[0]}); free some space and resume") from error
+        raise VslamError(
+            f"{file}: cannot be written ({str(error).splitlines()[0]}); free some space and resume"
+        ) from error

@@ -58,7 +58,9 @@ def bit_balance(values: Tensor, valid: Tensor) -> Tensor:
     return mean.square().sum()
 
 
-def reliability_targets(logits: Tensor, points_a: Tensor, points_b: Tensor, valid: Tensor, within: float = 4.0) -> Tensor:
+def reliability_targets(
+    logits: Tensor, points_a: Tensor, points_b: Tensor, valid: Tensor, within: float = 4.0
+) -> Tensor:
     """1 where a point's best match in both directions lies within `within` px of the truth, else 0; (N, P)."""
     with torch.no_grad():
         hidden = logits.masked_fill(~valid[:, None, :], FAR).masked_fill(~valid[:, :, None], FAR)

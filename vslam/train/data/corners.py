@@ -14,7 +14,10 @@ import numpy as np
 
 from vslam.train.data.warp import random_homography, warp_grid
 
-WEAK_CORNER, STRONG_CORNER = 2e-3, 4e-2
+CLEAR_CONTRAST = 12.0
+"""Grey levels of local contrast that count half: fainter texture is there in one picture and gone in the next."""
+
+WEAK_CORNER, STRONG_CORNER = 5e-3, 0.15
 """Smallest eigenvalue of the structure tensor, of the contrast-free image: no corner below, full marks above."""
 
 Detector = Callable[[np.ndarray], np.ndarray]
@@ -46,7 +49,7 @@ def contrast_free(image: np.ndarray, blur: float = 1.0) -> np.ndarray:
     spread = cv2.GaussianBlur((smooth - mean) ** 2, (0, 0), 12.0)
     # Immerkaer (1996), "Fast noise variance estimation", with the median in place of the mean
     noise = np.median(np.abs(cv2.filter2D(grey, -1, np.float32([[1, -2, 1], [-2, 4, -2], [1, -2, 1]])))) / 4.0
-    return (smooth - mean) / np.sqrt(spread + (4.0 + 2.0 * noise) ** 2)
+    return (smooth - mean) / np.sqrt(spread + (CLEAR_CONTRAST + 2.0 * noise) ** 2)
 
 
 def corner_spots(image: np.ndarray) -> np.ndarray:
@@ -57,7 +60,7 @@ def corner_spots(image: np.ndarray) -> np.ndarray:
     return np.minimum(cv2.GaussianBlur(height, (5, 5), 0.8) / 0.2488, 1.0)
 
 
-def peaks(score: np.ndarray, threshold: float, limit: int = 400, radius: int = 3) -> np.ndarray:
+def peaks(score: np.ndarray, threshold: float, limit: int = 300, radius: int = 3) -> np.ndarray:
     """Maxima of `score` above `threshold`, refined below a pixel by a parabola, best first: float32 (M, 2)."""
     smooth = cv2.GaussianBlur(score, (5, 5), 0.8)
     size = 2 * radius + 1
@@ -103,7 +106,7 @@ def sequence_corners(
     """Corners of each frame of an RGB-D sequence that other frames confirm: float32 (M, 2) pixels, best first."""
     scores = [adapt(image, corner_spots, rng, warps=10) for image in images]
     merged = agree_between_views(scores, depths, poses, K, gaps=(-16, -9, -4, 4, 9, 16))
-    return [peaks(score, threshold=0.1) for score in merged]
+    return [peaks(score, threshold=0.12) for score in merged]
 
 
 def photo_corners(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

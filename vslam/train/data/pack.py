@@ -5,7 +5,7 @@ A pack holds N grey images of one size, and, for a sequence, depth and poses. Ke
 | key | type | meaning |
 |---|---|---|
 | `jpeg`, `jpeg_end` | uint8 (B,), int64 (N,) | JPEG files one after the other; where each ends |
-| `corners`, `corner_end` | uint16 (M, 2), int64 (N,) | pseudo ground truth keypoints, 1/128 px, best first, one image after the other |
+| `corners`, `corner_end` | uint16 (M, 2), int64 (N,) | keypoints to learn, 1/128 px, best first, image after image |
 | `depth`, `depth_end` | uint8 (D,), int64 (N,) | 16-bit PNG files; only in sequences |
 | `depth_scale` | float64 () | depth units per metre |
 | `poses` | float64 (N, 4, 4) | `T_world_camera` |

@@ -84,7 +84,9 @@ class PairSampler:
     def batch(self, seed: int, step: int, size: int) -> dict[str, np.ndarray]:
         """Stacked pairs; `images`, `targets`, `masks`, `points` lead with (2, size, ...)."""
         pairs = [self.pair(seed, step, k) for k in range(size)]
-        stacked = {key: np.stack([getattr(p, key) for p in pairs], 1) for key in ("images", "targets", "masks", "points")}
+        stacked = {
+            key: np.stack([getattr(p, key) for p in pairs], 1) for key in ("images", "targets", "masks", "points")
+        }
         return stacked | {key: np.stack([getattr(p, key) for p in pairs]) for key in ("valid", "is_corner")}
 
     def _photo_source(self, rng: np.random.Generator) -> Source:
@@ -117,7 +119,9 @@ class PairSampler:
         strong, weak = (1.0, 0.4) if same_image else (0.5, 0.3)
         strength = (weak, strong) if rng.random() < 0.5 else (strong, weak)
         middle = [np.median(points, axis=0) for points in source.points]
-        matrices = [view_matrix(rng, m, source.images[0].shape, config, s) for m, s in zip(middle, strength, strict=True)]
+        matrices = [
+            view_matrix(rng, m, source.images[0].shape, config, s) for m, s in zip(middle, strength, strict=True)
+        ]
         images, targets, masks, points = [], [], [], []
         for k in (0, 1):
             warped = cv2.warpPerspective(source.images[k], matrices[k], size, borderMode=cv2.BORDER_REFLECT_101)

@@ -45,6 +45,33 @@ def normalise(image: Tensor) -> Tensor:
     return centred / ((centred * centred).mean(dim=(2, 3), keepdim=True) + 1e-4).sqrt()
 
 
+class CornerResponse(nn.Module):
+    """How corner-like each pixel is: root of det / trace of the structure tensor (Noble 1988), not learned.
+
+    A network that has to find pixels from maps at 1/4 stays for thousands of steps at 'somewhere in this cell'; given
+    this response it starts from corners and learns which of them last (as Key.Net does, Barroso-Laguna et al. 2019).
+    """
+
+    SCALE = 8.0  # brings the response of a clear corner to the range of logits
+
+    def __init__(self):
+        super().__init__()
+        t = torch.arange(-2.0, 3.0)
+        smooth = torch.exp(-t * t / 2)
+        smooth = smooth / smooth.sum()
+        slope = t * torch.exp(-t * t / 2)
+        slope = slope / (slope * t).sum()
+        kernels = torch.stack([smooth[:, None] * slope[None], slope[:, None] * smooth[None]])
+        self.register_buffer("gradient", kernels[:, None])
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Response (N, 1, H, W) of a normalised image (N, 1, H, W)."""
+        gx, gy = F.conv2d(image, self.gradient, padding=2).chunk(2, dim=1)
+        xx, yy, xy = F.avg_pool2d(torch.cat([gx * gx, gy * gy, gx * gy], dim=1), 3, 1, 1).chunk(3, dim=1)
+        ratio = (xx * yy - xy * xy) / (xx + yy + 1e-3)
+        return (F.relu(ratio) + 1e-5).sqrt() * self.SCALE
+
+
 class LightNet(nn.Module):
     """Image (N, 1, H, W) in [0, 1], H and W multiples of 16, to four maps at 1/8.
 
@@ -64,7 +91,10 @@ class LightNet(nn.Module):
         self.at4 = nn.Sequential(conv(a, b, stride=2), conv(b, b))
         self.at8 = nn.Sequential(conv(b, c, stride=2), conv(c, c), conv(c, c))
         self.at16 = nn.Sequential(conv(c, d, stride=2), conv(d, d), nn.Conv2d(d, c, 1))
-        self.detector = nn.Sequential(conv(c + 4 * b, head), conv(head, head), nn.Conv2d(head, CELL * CELL + 1, 1))
+        self.corners = CornerResponse()
+        self.corner_gain = nn.Parameter(torch.tensor(1.0))
+        seen = c + 4 * b + CELL * CELL  # what the detector sees of a cell: 1/8, the 1/4 map and each pixel's response
+        self.detector = nn.Sequential(conv(seen, head, 1), conv(head, head), nn.Conv2d(head, CELL * CELL + 1, 1))
         self.describe = conv(c, head)
         self.descriptor = nn.Conv2d(head, widths.descriptor, 1)
         self.bits = nn.Conv2d(head, widths.bits, 1)
@@ -72,10 +102,13 @@ class LightNet(nn.Module):
 
     def features(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Detector logits (N, 65, H/8, W/8) and the features (N, head, H/8, W/8) all descriptor heads share."""
-        quarter = self.at4(self.at2(normalise(image)))
+        normal = normalise(image)
+        corners = F.pixel_unshuffle(self.corners(normal), CELL)
+        quarter = self.at4(self.at2(normal))
         eighth = self.at8(quarter)
         context = F.interpolate(self.at16(eighth), scale_factor=2.0, mode="bilinear", align_corners=False)
-        semi = self.detector(torch.cat([eighth, F.pixel_unshuffle(quarter, 2)], dim=1))
+        semi = self.detector(torch.cat([eighth, F.pixel_unshuffle(quarter, 2), corners], dim=1))
+        semi = semi + F.pad(self.corner_gain * corners, (0, 0, 0, 0, 0, 1))  # nothing is added to 'none'
         return semi, self.describe(F.relu(eighth + context))
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:

@@ -1,0 +1,81 @@
+"""From trained networks to ONNX files: folded norms, dynamic image size, half-precision storage, int8."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from vslam.train.networks.light import LightNet, heatmap
+
+OPSET = 17
+"""Old enough for every ONNX Runtime and OpenVINO of the last years."""
+
+
+class DenseMaps(nn.Module):
+    """The maps that `vslam.features.maps` decodes: `score` (N, H, W), `descriptors` (N, h, w, D), `reliability`
+    (N, h, w). `binary` chooses the 256 values whose signs are the bits."""
+
+    outputs = ("score", "descriptors", "reliability")
+
+    def __init__(self, network: LightNet, binary: bool):
+        super().__init__()
+        self.network = fold_norms(network)
+        self.head = self.network.bits if binary else self.network.descriptor
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        semi, shared = self.network.features(image)
+        reliability = self.network.reliability(shared).sigmoid()
+        return heatmap(semi), self.head(shared).permute(0, 2, 3, 1), reliability.squeeze(1)
+
+
+def fold_norms(network: nn.Module) -> nn.Module:
+    """A copy for inference with every batch norm folded into the convolution before it."""
+    folded = copy.deepcopy(network).eval().requires_grad_(False)
+    for block in folded.modules():
+        if isinstance(block, nn.Sequential):
+            for k in range(len(block) - 1):
+                if isinstance(block[k], nn.Conv2d) and isinstance(block[k + 1], nn.BatchNorm2d):
+                    block[k] = fuse_conv_bn_eval(block[k], block[k + 1])
+                    block[k + 1] = nn.Identity()
+    return folded
+
+
+def export_onnx(maps: nn.Module, file: Path) -> None:
+    """Write maps of an image (1, 1, H, W) of any size, a multiple of the stride, as float32 ONNX."""
+    example = torch.rand(1, 1, 96, 128)
+    height, width = {2: "height", 3: "width"}, {1: "height", 2: "width"}
+    small = {1: "rows", 2: "columns"}
+    axes = {"image": height} | {name: width if name == "score" else small for name in maps.outputs}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            maps.eval(), (example,), str(file), input_names=["image"], output_names=list(maps.outputs),
+            dynamic_axes=axes, opset_version=OPSET, dynamo=False,
+        )  # fmt: skip
+    onnx.checker.check_model(str(file))
+
+
+def store_half(source: Path, target: Path) -> None:
+    """Weights as float16 with a cast behind each: half the file, the arithmetic stays float32."""
+    model = onnx.load(str(source))
+    graph = model.graph
+    casts = []
+    for tensor in graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.size < 64:
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), name + "_half"))
+        casts.append(helper.make_node("Cast", [name + "_half"], [name], to=TensorProto.FLOAT))
+    nodes = casts + list(graph.node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.save(model, str(target))

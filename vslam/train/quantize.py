@@ -1,0 +1,54 @@
+"""int8 weights and activations by calibration on images; what decides places and bits stays in float."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from vslam.features.learned import as_input
+
+
+class ImageReader(CalibrationDataReader):
+    """Hands uint8 images (H, W) to the calibration, one by one."""
+
+    def __init__(self, images: list[np.ndarray]):
+        self._left = iter(images)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        image = next(self._left, None)
+        return None if image is None else {"image": as_input(image)}
+
+
+def float_convolutions(model: onnx.ModelProto) -> list[str]:
+    """Convolutions that stay in float: the last 1x1 of each head, and those that see the image itself."""
+    consumers: dict[str, list[str]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            consumers.setdefault(name, []).append(node.op_type)
+    found = []
+    for node in model.graph.node:
+        if node.op_type != "Conv":
+            continue
+        is_hidden = consumers.get(node.output[0]) == ["Relu"]
+        channels = next(w.dims[1] for w in model.graph.initializer if w.name == node.input[1])
+        if not is_hidden or channels == 1:
+            found.append(node.name)
+    return found
+
+
+def quantize(source: Path, target: Path, images: list[np.ndarray]) -> None:
+    """Write an int8 copy of a float ONNX file: QDQ form, per channel, calibrated on uint8 images (H, W)."""
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        model = onnx.load(str(prepared))
+        quantize_static(
+            str(prepared), str(target), ImageReader(images), quant_format=QuantFormat.QDQ, per_channel=True,
+            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, op_types_to_quantize=["Conv"],
+            nodes_to_exclude=float_convolutions(model), extra_options={"ActivationSymmetric": False},
+        )  # fmt: skip
