@@ -122,7 +122,7 @@ def _extract(session: Session, image: np.ndarray, binary: bool, count: int) -> t
     score = np.ascontiguousarray(outputs["score"][0, : image.shape[0], : image.shape[1]])
     xy, value, _ = maps.find_keypoints(score, 0.005, 3, 4, maps.Workspace())
     described = outputs["descriptors"][0]
-    stride = outputs["score"].shape[2] // described.shape[0]
+    stride = outputs["score"].shape[2] // described.shape[1]
     if "reliability" in outputs:
         value = maps.weigh_by_reliability(value, xy, outputs["reliability"][0], stride)
     best = np.argsort(-value, kind="stable")[:count]
