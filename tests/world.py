@@ -49,7 +49,8 @@ def render(T_wc: np.ndarray, camera: Camera = CAMERA) -> tuple[np.ndarray, np.nd
         here = (axis == k // 2) & ((rays[..., k // 2] > 0) == (k % 2))
         if here.any():
             place = (np.delete(hit + ROOM_M, k // 2, axis=2) * TEXELS_PER_M - 0.5).astype(np.float32)
-            paint = cv2.remap(_paint(k), place[..., 1], place[..., 0], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            x, y = place[..., 1], place[..., 0]
+            paint = cv2.remap(_paint(k), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
             image[here] = paint[here]
     return np.rint(image).astype(np.uint8), depth.astype(np.float32)
 
