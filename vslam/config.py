@@ -48,7 +48,9 @@ class TrackingConfig:
     scale_factor: float = 1.5  # ratio of predicted and found keypoint scale
     max_turn_deg: float = 30.0  # between predicted and found keypoint orientation
     map_ratio: float = 0.9  # best to second best descriptor distance in the map search
-    keyframe_ratio: float = 0.75  # a keyframe is due when fewer inliers than this part of the reference's points are left
+    keyframe_ratio: float = 0.75  # a keyframe is due when inliers are fewer than this part of the reference's points
+    keyframe_min_held: int = 100  # or when fewer points with depth than this are held by the map ...
+    keyframe_min_new: int = 70  # ... while more than this are not in it yet
     keyframe_min_gap: int = 2  # frames between keyframes
     keyframe_max_gap: int = 30
 

@@ -68,12 +68,14 @@ class Camera:
 @dataclass(frozen=True)
 class RawFrame:
     """What a sensor delivers: `timestamp` s, `image` (H, W) or (H, W, 3) BGR uint8, `depth` (H, W) float32 metres
-    with 0 = none, registered to the image, `right` (H, W) uint8 of a rectified stereo pair."""
+    with 0 = none, registered to the image, `right` (H, W) uint8 of a rectified stereo pair. `depth_delay` says how many
+    seconds after the image the depth was taken: sensors that do not trigger both at once are up to half a frame apart."""
 
     timestamp: float
     image: np.ndarray
     depth: np.ndarray | None = None
     right: np.ndarray | None = None
+    depth_delay: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,8 @@ class LocalMap:
     M map points: `row` (M,) int32 and `generation` (M,) int32 name them in the map; `xyz` (M, 3) float64 world,
     `normal` (M, 3) float32 mean direction from point to cameras, `size` (M,) float32 keypoint sigma times distance (px m),
     `words` (M, W). `reference` is the newest keyframe's id, `in_reference` (M,) bool the points it sees,
-    `T_cw` the poses of recent keyframes by id, `surfaces` the shapes they saw.
+    `proven` how many of those have been seen by several keyframes, `T_cw` the poses of recent keyframes by id,
+    `surfaces` the shapes they saw.
     """
 
     row: np.ndarray
@@ -225,6 +228,7 @@ class LocalMap:
     words: np.ndarray
     in_reference: np.ndarray
     reference: int
+    proven: int
     T_cw: dict[int, np.ndarray]
     surfaces: tuple[tuple[int, Surface], ...] = ()
     epoch: int = 0

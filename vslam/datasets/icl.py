@@ -41,7 +41,7 @@ def open_icl(path: str | Path | None = None, camera_file: str | Path | None = No
             "as unpacked (associations.txt, rgb/, depth/), or a folder with rgb.txt and depth.txt"
         )
     pairs = pair_associations(associations)
-    pairs = pairs._replace(timestamps=_seconds(pairs.timestamps))
+    pairs = pairs._replace(timestamps=_seconds(pairs.timestamps), delays=np.zeros(len(pairs.timestamps)))
     camera = find_camera(folder, camera_file, CAMERA)
     return RgbdSequence(folder.resolve().name, camera, *pairs, truth=_truth(folder)).check()
 

@@ -22,11 +22,13 @@ class Entry(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Colour and depth images that belong together: `timestamps` (N,) float64 s of the colour images, their paths."""
+    """Colour and depth images that belong together: `timestamps` (N,) float64 s of the colour images, their paths, and
+    the `delays` (N,) float64 s from colour to depth."""
 
     timestamps: np.ndarray
     images: list[Path]
     depths: list[Path]
+    delays: np.ndarray
 
 
 def read_list(path: Path) -> list[Entry]:
@@ -111,7 +113,10 @@ def pair_associations(path: Path) -> Pairs:
 
 def _pairs(folder: Path, colour: list[Entry], depth: list[Entry]) -> Pairs:
     timestamps = np.array([entry.timestamp for entry in colour])
-    return Pairs(timestamps, [folder / entry.file for entry in colour], [folder / entry.file for entry in depth])
+    delays = np.array([entry.timestamp for entry in depth]) - timestamps
+    return Pairs(
+        timestamps, [folder / entry.file for entry in colour], [folder / entry.file for entry in depth], delays
+    )
 
 
 def _lines(path: Path) -> list[tuple[int, list[str]]]:

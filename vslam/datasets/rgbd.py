@@ -22,8 +22,9 @@ _PROBES = 3  # frames looked at for the median depth when a sequence is opened
 class RgbdSequence:
     """Frames are pairs of a colour (or grey) image and a 16-bit depth image, decoded when asked for.
 
-    `timestamps` (N,) float64 s; `images` and `depths` their files; `truth` poses in the dataset's own world;
-    `no_depth` a raw value that, besides 0, means that there is no depth.
+    `timestamps` (N,) float64 s; `images` and `depths` their files; `delays` (N,) s, how much later than the image the
+    depth was taken (None: not at all); `truth` poses in the dataset's own world; `no_depth` a raw value that, besides
+    0, means that there is no depth.
     """
 
     name: str
@@ -31,6 +32,7 @@ class RgbdSequence:
     timestamps: np.ndarray
     images: list[Path]
     depths: list[Path]
+    delays: np.ndarray | None = None
     truth: Trajectory | None = None
     no_depth: int | None = None
 
@@ -47,7 +49,8 @@ class RgbdSequence:
         _check_size(self.images[index], image, self.camera)
         depth = read_depth(self.depths[index], self.camera.depth_scale, self.no_depth)
         _check_size(self.depths[index], depth, self.camera)
-        return RawFrame(float(self.timestamps[index]), image, depth)
+        delay = 0.0 if self.delays is None else float(self.delays[index])
+        return RawFrame(float(self.timestamps[index]), image, depth, depth_delay=delay)
 
     def check(self) -> RgbdSequence:
         """Decode the first frame, and two more depth images, to find a wrong camera file before a run; returns self.

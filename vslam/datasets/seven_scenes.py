@@ -35,7 +35,7 @@ def open_seven_scenes(path: str | Path | None = None, camera_file: str | Path | 
     camera = find_camera(folder, camera_file, CAMERA)
     name = "-".join(folder.resolve().parts[-2:])  # the scene and the sequence: seq-01 alone says little
     times = numbers / FRAME_RATE
-    return RgbdSequence(name, camera, times, images, depths, _truth(images, times), NO_DEPTH).check()
+    return RgbdSequence(name, camera, times, images, depths, truth=_truth(images, times), no_depth=NO_DEPTH).check()
 
 
 def _frames(folder: Path) -> tuple[np.ndarray, list[Path], list[Path]]:

@@ -13,15 +13,19 @@ CELL = 16
 """Side of a grid cell, pixels: about the usual search radius."""
 
 
-def describe_frame(raw: RawFrame, features: Features, camera: Camera, config: DepthConfig) -> Frame:
-    """Undistort, look up depth and colour, and sort the features into a grid."""
+def describe_frame(
+    raw: RawFrame, features: Features, camera: Camera, config: DepthConfig, T_depth_image: np.ndarray | None = None
+) -> Frame:
+    """Undistort, look up depth and colour, and sort the features into a grid.
+
+    `T_depth_image` (4, 4) is the camera's motion from the moment of the image to that of the depth.
+    """
     n = len(features)
     xy = camera.undistort(features.xy)
     disparity, sigma = np.zeros(n, np.float32), np.ones(n, np.float32)
     if raw.depth is not None:
-        bf = camera.fx * camera.baseline
         sample_disparity(
-            raw.depth, features.xy, bf, config.max_m, config.max_step, config.noise_m, config.noise_per_m2,
+            raw.depth, features.xy, xy, camera.pinhole, np.eye(4) if T_depth_image is None else T_depth_image, config.max_m, config.max_step, config.noise_m, config.noise_per_m2,
             config.noise_near_m, config.floor_px, disparity, sigma,
         )  # fmt: skip
     columns, rows = camera.width // CELL + 1, camera.height // CELL + 1
@@ -42,16 +46,33 @@ def _colours(raw: RawFrame, features: Features) -> np.ndarray:
 
 
 @njit
-def sample_disparity(depth, xy, bf, max_m, max_step, noise_m, noise_per_m2, noise_near_m, floor_px, disparity, sigma):
-    """Disparity `bf / z` at each keypoint (N, 2) of a depth image (H, W), 0 where the 3x3 neighbourhood has a step.
+def sample_disparity(
+    depth, raw_xy, xy, pinhole, T_depth_image, max_m, max_step, noise_m, noise_per_m2, noise_near_m, floor_px,
+    disparity, sigma,
+):  # fmt: skip
+    """Disparity of each keypoint from a depth image (H, W), 0 where the 3x3 neighbourhood there has a step.
 
-    1 / z of a plane is linear in the pixel, so a least-squares line through the nine values gives it below a pixel. The
-    sensor's noise is `noise_m + noise_per_m2 (z - noise_near_m)^2` (Kinect: Nguyen et al., 3DIMPVT 2012).
+    `raw_xy`, `xy` (N, 2) are the keypoints as seen and undistorted. The depth is looked up where the camera's motion
+    `T_depth_image` between image and depth has carried them. 1 / z of a plane is linear in the pixel, so a
+    least-squares line through nine values gives it below a pixel. The sensor's noise is
+    `noise_m + noise_per_m2 (z - noise_near_m)^2` (Kinect: Nguyen et al., 3DIMPVT 2012).
     """
     height, width = depth.shape
+    T, fx, fy, cx, cy, bf = T_depth_image, pinhole[0], pinhole[1], pinhole[2], pinhole[3], pinhole[4]
     for i in range(len(xy)):
-        u, v = int(xy[i, 0] + 0.5), int(xy[i, 1] + 0.5)
         disparity[i] = 0.0
+        u, v = int(raw_xy[i, 0] + 0.5), int(raw_xy[i, 1] + 0.5)
+        if u < 0 or v < 0 or u >= width or v >= height:
+            continue
+        z = depth[v, u] if depth[v, u] > 0.0 else 2.0  # only the parallax of the shift depends on it
+        rx, ry = (xy[i, 0] - cx) / fx, (xy[i, 1] - cy) / fy
+        forward = T[2, 0] * rx + T[2, 1] * ry + T[2, 2]
+        there = forward * z + T[2, 3]
+        if there < 0.05:
+            continue
+        sx = fx * ((T[0, 0] * rx + T[0, 1] * ry + T[0, 2]) * z + T[0, 3]) / there + cx - xy[i, 0] + raw_xy[i, 0]
+        sy = fy * ((T[1, 0] * rx + T[1, 1] * ry + T[1, 2]) * z + T[1, 3]) / there + cy - xy[i, 1] + raw_xy[i, 1]
+        u, v = int(sx + 0.5), int(sy + 0.5)
         if u < 1 or v < 1 or u >= width - 1 or v >= height - 1:
             continue
         total, across, down, nearest, farthest = 0.0, 0.0, 0.0, 1e9, 0.0
@@ -66,8 +87,8 @@ def sample_disparity(depth, xy, bf, max_m, max_step, noise_m, noise_per_m2, nois
         z = depth[v, u]
         if nearest <= 0.0 or z > max_m or farthest - nearest > max_step * nearest:
             continue
-        inverse = total / 9.0 + across / 6.0 * (xy[i, 0] - u) + down / 6.0 * (xy[i, 1] - v)
-        disparity[i] = bf * inverse
+        inverse = total / 9.0 + across / 6.0 * (sx - u) + down / 6.0 * (sy - v)
+        disparity[i] = bf * inverse * forward / (1.0 - inverse * T[2, 3])
         noise = noise_m + noise_per_m2 * (z - noise_near_m) ** 2
         sigma[i] = floor_px + bf * noise / (z * z)
 

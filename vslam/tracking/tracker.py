@@ -97,7 +97,8 @@ class Tracker:
         clock = StageClock()
         features = self._extractor.extract(grey)
         clock.mark("extract")
-        frame = describe_frame(raw, features, self._camera, self._config.depth)
+        T_depth_image = self._motion.predict(raw.depth_delay) if raw.depth_delay else None
+        frame = describe_frame(raw, features, self._camera, self._config.depth, T_depth_image)
         clock.mark("describe")
         local_map = self._local_map()
         if len(frame) < self._config.tracking.min_keypoints:
@@ -275,5 +276,8 @@ class Tracker:
         self._since_keyframe += 1
         if self._since_keyframe < settings.keyframe_min_gap or self._requested_at == local_map.reference:
             return False
-        few_left = view.inliers < settings.keyframe_ratio * np.count_nonzero(local_map.in_reference)
-        return bool(few_left or self._since_keyframe >= settings.keyframe_max_gap)
+        few_left = view.inliers < settings.keyframe_ratio * local_map.proven
+        near = frame.disparity > 0
+        held = np.count_nonzero(near & (view.point >= 0))
+        much_new = held < settings.keyframe_min_held and np.count_nonzero(near) - held > settings.keyframe_min_new
+        return bool(few_left or much_new or self._since_keyframe >= settings.keyframe_max_gap)
