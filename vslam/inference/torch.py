@@ -78,6 +78,11 @@ def _batch_norm(options, x, scale, bias, mean, variance):
     return F.batch_norm(x, mean, variance, scale, bias, False, 0.0, options.get("epsilon", 1e-5))
 
 
+def _reduce_sum(options, x, axes=None):
+    chosen = options["axes"] if axes is None else [int(a) for a in axes]
+    return x.sum(dim=chosen, keepdim=bool(options.get("keepdims", 1)))
+
+
 def _resize(options, x, region=None, scales=None, sizes=None):
     mode = {"linear": "bilinear", "nearest": "nearest"}[options.get("mode", "nearest")]
     align = {"align_corners": False} if mode == "bilinear" else {}
@@ -120,6 +125,12 @@ def _slice(options, x, starts, ends, axes=None, steps=None):
     return x[tuple(window)]
 
 
+def _average_pool(options, x):
+    count_padding = bool(options.get("count_include_pad", 0))
+    pads = options.get("pads", [0, 0])[:2]
+    return F.avg_pool2d(x, options["kernel_shape"], options.get("strides", 1), pads, count_include_pad=count_padding)
+
+
 def _max_pool(options, x):
     return F.max_pool2d(x, options["kernel_shape"], options.get("strides", 1), options.get("pads", [0, 0])[:2])
 
@@ -153,6 +164,7 @@ def _dequantize(options, x, scale, zero):
 
 
 OPERATORS = {
+    "AveragePool": _average_pool,
     "Conv": _conv,
     "BatchNormalization": _batch_norm,
     "Relu": lambda o, x: F.relu(x),
@@ -170,6 +182,7 @@ OPERATORS = {
     "Unsqueeze": _unsqueeze,
     "Squeeze": lambda o, x, axes: x.squeeze(tuple(int(a) for a in axes)),
     "ReduceMean": _reduce_mean,
+    "ReduceSum": _reduce_sum,
     "Resize": _resize,
     "DepthToSpace": _depth_to_space,
     "SpaceToDepth": _space_to_depth,
@@ -177,6 +190,7 @@ OPERATORS = {
     "MaxPool": _max_pool,
     "Cast": _cast,
     "Constant": _constant,
+    "Pad": lambda o, x, pads, *value: F.pad(x, (int(pads[3]), int(pads[7]), int(pads[2]), int(pads[6]))),
     "Identity": lambda o, x: x,
     "QuantizeLinear": _quantize,
     "DequantizeLinear": _dequantize,

@@ -75,7 +75,7 @@ class PairSampler:
     def pair(self, *seed: int) -> Pair:
         """The pair that belongs to these numbers (run seed, step, index in batch, ...)."""
         rng = np.random.default_rng(seed)
-        use_depth = bool(self.sequences) and (rng.random() < self.config.depth_share or not self.photos)
+        use_depth = bool(self.sequences) and rng.random() < self.config.depth_share
         source = self._depth_source(rng) if use_depth else None
         if source is not None:
             return self._view(source, rng, same_image=False)

@@ -78,7 +78,9 @@ class ShiftedCornerResponse(CornerResponse):
     def slopes(self, image: Tensor) -> tuple[Tensor, Tensor]:
         smooth, slope = (kernel.tolist() for kernel in gaussian_pair())
         padded = F.pad(image, (2, 2, 2, 2))
-        return add_shifted(add_shifted(padded, smooth, 2), slope, 3), add_shifted(add_shifted(padded, slope, 2), smooth, 3)
+        return add_shifted(add_shifted(padded, smooth, 2), slope, 3), add_shifted(
+            add_shifted(padded, slope, 2), smooth, 3
+        )
 
 
 def gaussian_pair() -> tuple[Tensor, Tensor]:

@@ -1,0 +1,125 @@
+"""Kernels that decode score maps, against slow twins."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vslam.features import maps, nms
+
+
+def random_map(seed: int, shape: tuple[int, int] = (24, 30)) -> np.ndarray:
+    """Few levels in one half of the cases, so that ties abound."""
+    rng = np.random.default_rng(seed)
+    values = rng.random(shape).astype(np.float32)
+    return np.round(values * 4) / np.float32(4) if seed % 2 else values
+
+
+def naive_peaks(score: np.ndarray, threshold: float, border: int) -> set[tuple[int, int]]:
+    found = set()
+    border = max(border, 1)
+    for y in range(border, score.shape[0] - border):
+        for x in range(border, score.shape[1] - border):
+            before = [score[y - 1, x - 1], score[y - 1, x], score[y - 1, x + 1], score[y, x - 1]]
+            after = [score[y, x + 1], score[y + 1, x - 1], score[y + 1, x], score[y + 1, x + 1]]
+            if score[y, x] > threshold and max(before) < score[y, x] >= max(after):
+                found.add((y, x))
+    return found
+
+
+def naive_greedy(points: list[tuple[int, int]], radius: int) -> list[tuple[int, int]]:
+    kept: list[tuple[int, int]] = []
+    for point in points:
+        if all(max(abs(point[0] - q[0]), abs(point[1] - q[1])) > radius for q in kept):
+            kept.append(point)
+    return kept
+
+
+def naive_sample(described: np.ndarray, stride: int, x: float, y: float) -> np.ndarray:
+    height, width, _ = described.shape
+    u = np.clip((x - (stride - 1) / 2) / stride, 0, width - 1)
+    v = np.clip((y - (stride - 1) / 2) / stride, 0, height - 1)
+    x0, y0 = min(int(u), width - 2), min(int(v), height - 2)
+    top = described[y0, x0] * (1 - (u - x0)) + described[y0, x0 + 1] * (u - x0)
+    low = described[y0 + 1, x0] * (1 - (u - x0)) + described[y0 + 1, x0 + 1] * (u - x0)
+    return top * (1 - (v - y0)) + low * (v - y0)
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 1000), border=st.integers(0, 5))
+def test_peaks_equal_naive(seed, border):
+    score = random_map(seed)
+    rows, columns = np.empty(score.size, np.int32), np.empty(score.size, np.int32)
+    values = np.empty(score.size, np.float32)
+    count = nms.find_peaks(score, np.float32(0.3), border, rows, columns, values)
+    found = set(zip(rows[:count].tolist(), columns[:count].tolist(), strict=True))
+    assert len(found) == count
+    assert found == naive_peaks(score, 0.3, border)
+    assert np.array_equal(values[:count], score[rows[:count], columns[:count]])
+
+
+def test_peaks_stop_when_buffers_are_full():
+    rows, columns, values = np.empty(3, np.int32), np.empty(3, np.int32), np.empty(3, np.float32)
+    assert nms.find_peaks(random_map(2), np.float32(0.0), 0, rows, columns, values) == 3
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 1000), radius=st.integers(1, 5))
+def test_suppression_equals_naive(seed, radius):
+    rng = np.random.default_rng(seed)
+    points = [(int(y), int(x)) for y, x in rng.integers(0, (24, 30), (60, 2))]
+    rows, columns = np.array(points, np.int32).T.copy()
+    kept, taken = np.empty(60, np.int32), np.zeros((24, 30), np.uint8)
+    count = nms.suppress(rows, columns, np.arange(60, dtype=np.int32), radius, taken, kept)
+    assert [points[i] for i in kept[:count]] == naive_greedy(points, radius)
+
+
+@pytest.mark.parametrize(("dx", "dy"), [(0.0, 0.0), (0.3, -0.2), (-0.45, 0.4)])
+def test_refined_place_follows_a_blob(dx, dy):
+    y, x = np.mgrid[:20, :20].astype(np.float32)
+    blob = np.exp(-((x - 9 - dx) ** 2 + (y - 11 - dy) ** 2) / (2 * 0.7**2)).astype(np.float32)
+    xy, score, spread = maps.find_keypoints(blob, 0.1, 4, 2, maps.Workspace())
+    # a window of +-2.5 px cuts off at most exp(-(2.05 / 0.7)^2 / 2) = 1.4 % of the blob, 2 px away: 0.03 px
+    np.testing.assert_allclose(xy, [[9 + dx, 11 + dy]], atol=0.03)
+    np.testing.assert_allclose(spread, 0.49, atol=0.06)
+    assert score[0] > 0.65
+
+
+def test_keypoints_come_best_first_and_apart():
+    xy, score, _ = maps.find_keypoints(random_map(4, (60, 80)), 0.2, 3, 4, maps.Workspace())
+    assert len(xy) > 20
+    assert (np.diff(score) <= 0).all()
+    apart = np.abs(np.round(xy)[:, None] - np.round(xy)[None]).max(axis=2) + 99 * np.eye(len(xy))
+    assert apart.min() >= 1  # whole pixels are 4 apart; refinement moves each by less than 2
+
+
+@settings(max_examples=15)
+@given(seed=st.integers(0, 1000), stride=st.sampled_from([8, 16]))
+def test_sampled_descriptors_equal_naive(seed, stride):
+    rng = np.random.default_rng(seed)
+    described = rng.standard_normal((5, 7, 64)).astype(np.float32)
+    xy = rng.uniform((0, 0), (7 * stride - 1, 5 * stride - 1), (30, 2)).astype(np.float32)
+    expected = np.array([naive_sample(described, stride, x, y) for x, y in xy])
+    unit = maps.describe(described, stride, xy, binary=False)
+    np.testing.assert_allclose(unit, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-5)
+    bits = np.unpackbits(maps.describe(described, stride, xy, binary=True), axis=1)
+    clear = np.abs(expected) > 1e-5  # rounding decides the rest
+    assert np.array_equal(bits[clear], (expected > 0)[clear])
+
+
+def test_cell_centres_are_sampled_exactly():
+    described = np.random.default_rng(1).standard_normal((4, 6, 32)).astype(np.float32)
+    unit = maps.describe(described, 8, np.array([[8 * 2 + 3.5, 8 * 1 + 3.5]], np.float32), binary=False)
+    np.testing.assert_allclose(unit[0], described[1, 2] / np.linalg.norm(described[1, 2]), atol=1e-6)
+
+
+def test_one_cell_map_is_sampled_everywhere():
+    described = np.ones((1, 1, 8), np.float32)
+    assert maps.describe(described, 16, np.array([[3.0, 9.0]], np.float32), binary=True).tolist() == [[255]]
+
+
+def test_reliability_weighs_the_cell_of_a_keypoint():
+    reliability = np.arange(6, dtype=np.float32).reshape(2, 3)
+    xy = np.array([[0.0, 0.0], [7.6, 0.0], [23.0, 15.0]], np.float32)
+    weighed = maps.weigh_by_reliability(np.ones(3, np.float32), xy, reliability, 8)
+    assert weighed.tolist() == [0.0, 1.0, 5.0]
