@@ -144,17 +144,28 @@ def make_local_map(points: Points, T_cw: np.ndarray | None = None) -> LocalMap:
     n = len(points)
     distance = np.linalg.norm(points.xyz, axis=1)
     return LocalMap(
-        np.arange(n, dtype=np.int32), np.zeros(n, np.int32), points.xyz.copy(), np.zeros((n, 3), np.float32),
-        distance.astype(np.float32), points.descriptors.view(np.uint64), np.ones(n, bool), 0,
-        {0: np.eye(4) if T_cw is None else T_cw},
-    )  # fmt: skip
+        row=np.arange(n, dtype=np.int32),
+        generation=np.zeros(n, np.int32),
+        xyz=points.xyz.copy(),
+        normal=np.zeros((n, 3), np.float32),
+        size=distance.astype(np.float32),
+        words=points.descriptors.view(np.uint64),
+        in_reference=np.ones(n, bool),
+        reference=0,
+        proven=n,
+        T_cw={0: np.eye(4) if T_cw is None else T_cw},
+    )
 
 
 def request(frame: Frame, reference: int, T_frame_reference: np.ndarray, row=None, generation=None) -> KeyframeRequest:
     """A keyframe request whose features show the map points `row` (N,), none for None."""
     none = np.full(len(frame), -1, np.int32)
-    nothing = np.empty(0, np.int32)
     return KeyframeRequest(
-        frame, reference, T_frame_reference, none if row is None else row.astype(np.int32),
-        np.zeros(len(frame), np.int32) if generation is None else generation.astype(np.int32), nothing, nothing,
-    )  # fmt: skip
+        frame=frame,
+        reference=reference,
+        T_frame_reference=T_frame_reference,
+        row=none if row is None else row.astype(np.int32),
+        generation=np.zeros(len(frame), np.int32) if generation is None else generation.astype(np.int32),
+        visible_row=np.empty(0, np.int32),
+        found_row=np.empty(0, np.int32),
+    )
