@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint bench clean
+.PHONY: run test lint bench settings clean
 
 run: .venv/installed  ## SLAM on the embedded sample; the results are in runs/latest
 	$(BIN)/python -m vslam run --dataset tum
@@ -17,6 +17,9 @@ lint: .venv/tested  ## style and imports
 
 bench: .venv/tested  ## every benchmark in turn
 	for file in benchmarks/[a-z]*.py; do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
+
+settings: .venv/tested  ## configs/default.yaml from the defaults in vslam/config.py
+	$(BIN)/python -m tests.packaging.default_settings
 
 clean:  ## what was built; the user's cache and runs/ stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.packaging.default_settings import default_settings
 from vslam.cli.main import build_parser
 from vslam.config import Config, load_config, to_dict
 
@@ -16,7 +17,9 @@ COMMANDS = [line for kind, block in BLOCKS if not kind for line in block.splitli
 
 
 def test_default_settings_are_those_of_the_code():
-    assert yaml.safe_load((ROOT / "configs" / "default.yaml").read_text()) == to_dict(Config())
+    text = (ROOT / "configs" / "default.yaml").read_text()
+    assert yaml.safe_load(text) == to_dict(Config()), "configs/default.yaml is behind vslam/config.py: make settings"
+    assert text == default_settings(), "configs/default.yaml is behind vslam/config.py: make settings"
 
 
 @pytest.mark.parametrize(

@@ -45,10 +45,10 @@ def scripts(built, tmp_path_factory) -> Path:
     venv.create(environment, with_pip=False, symlinks=True)
     python = environment / "bin" / "python"
     packages = Path(call(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
-    borrowed = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
-    (packages / "borrowed.pth").write_text("\n".join(borrowed) + "\n")
     wheel = next(built.glob("*.whl"))
     call(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel)
+    borrowed = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+    (packages / "borrowed.pth").write_text("\n".join(borrowed) + "\n")  # last: pip must not see what is borrowed
     return environment / "bin"
 
 
