@@ -132,7 +132,8 @@ def test_keypoints_are_undistorted_and_depth_is_looked_up_where_they_were_seen()
     radial = 1 + k1 * r2 + k2 * r2 * r2  # Brown's model, forwards
     seen = (x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x), y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y)
     # OpenCV inverts by five rounds of a fixed point
-    np.testing.assert_allclose(np.multiply(seen, (camera.fx, camera.fy)) + (camera.cx, camera.cy), (284, 120), atol=0.05)
+    distorted = np.multiply(seen, (camera.fx, camera.fy)) + (camera.cx, camera.cy)
+    np.testing.assert_allclose(distorted, (284, 120), atol=0.05)
     assert abs(frame.xy[0, 0] - 284) > 1
     np.testing.assert_allclose(frame.disparity, [BF / 3, BF / 2], rtol=1e-6)
 

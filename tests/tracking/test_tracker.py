@@ -169,7 +169,7 @@ def test_poses_are_kept_relative_to_the_reference_keyframe():
 
 
 def test_a_moved_map_moves_the_pose_along():
-    """Between two frames a correction turns and shifts the whole map: the pose follows, tracked from its predecessor."""
+    """A correction turns and shifts the whole map between two frames: the pose follows, from its predecessor."""
     stage = Stage(make_local_map(POINTS))
     for k in range(3):
         stage.show(k)
