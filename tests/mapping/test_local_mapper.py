@@ -16,10 +16,10 @@ STEP = np.array([0.06, -0.02, 0.03, 0.01, -0.03, 0.01])
 
 
 class Course:
-    """Keyframes on a path go to the mapper; as tracking does, each tells of a share `told` of the map points it sees."""
+    """Keyframes on a path; each tells the mapper of a share `told` of the map points it sees, as tracking does."""
 
-    def __init__(self, told: float = 1.0, noise_px=0.5, drift=0.002, config: MappingConfig = MappingConfig()):
-        self.mapper = LocalMapper(CAMERA, ByNumber(), config, 600)
+    def __init__(self, told: float = 1.0, noise_px=0.5, drift=0.002, config: MappingConfig | None = None):
+        self.mapper = LocalMapper(CAMERA, ByNumber(), config or MappingConfig(), 600)
         self.told, self.noise_px, self.drift = told, noise_px, drift
         self.shown, self.seen = [], set()
         self.rng = np.random.default_rng(0)
@@ -44,9 +44,8 @@ class Course:
 
     def pose_errors(self) -> np.ndarray:
         map_ = self.mapper.map
-        return np.array([
-            np.linalg.norm(se3.log(map_.pose(k) @ se3.inverse(se3.exp(STEP * k)))) for k in range(len(map_.timestamp_of))
-        ])  # fmt: skip
+        off = [map_.pose(k) @ se3.inverse(se3.exp(STEP * k)) for k in range(len(map_.timestamp_of))]
+        return np.linalg.norm(se3.log(np.array(off)), axis=1)
 
 
 @pytest.mark.parametrize("optimizer", ["numba", "g2o"])
