@@ -78,6 +78,17 @@ def _batch_norm(options, x, scale, bias, mean, variance):
     return F.batch_norm(x, mean, variance, scale, bias, False, 0.0, options.get("epsilon", 1e-5))
 
 
+def _gather(options, x, index):
+    if index.ndim:
+        raise VslamError("Gather of several rows is not known to backend 'torch'; use 'onnx' or 'openvino'")
+    return x.select(options.get("axis", 0), int(index))
+
+
+def _pad(options, x, pads, *value):
+    before, after = pads[: x.ndim].tolist(), pads[x.ndim :].tolist()
+    return F.pad(x, [n for pair in zip(before[::-1], after[::-1], strict=True) for n in pair])
+
+
 def _reduce_sum(options, x, axes=None):
     chosen = options["axes"] if axes is None else [int(a) for a in axes]
     return x.sum(dim=chosen, keepdim=bool(options.get("keepdims", 1)))
@@ -190,7 +201,8 @@ OPERATORS = {
     "MaxPool": _max_pool,
     "Cast": _cast,
     "Constant": _constant,
-    "Pad": lambda o, x, pads, *value: F.pad(x, (int(pads[3]), int(pads[7]), int(pads[2]), int(pads[6]))),
+    "Pad": _pad,
+    "Gather": _gather,
     "Identity": lambda o, x: x,
     "QuantizeLinear": _quantize,
     "DequantizeLinear": _dequantize,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
@@ -61,7 +62,22 @@ def export_onnx(maps: nn.Module, file: Path) -> None:
             maps.eval(), (example,), str(file), input_names=["image"], output_names=list(maps.outputs),
             dynamic_axes=axes, opset_version=OPSET, dynamo=False,
         )  # fmt: skip
+    fold_constants(file)
     onnx.checker.check_model(str(file))
+
+
+def fold_constants(file: Path) -> None:
+    """Replace what does not depend on the image by its value: the exporter writes paddings as little programs."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(file)
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    model = onnx.load(str(file))
+    standard = [entry for entry in model.opset_import if entry.domain == ""]
+    del model.opset_import[:]
+    model.opset_import.extend(standard)
+    onnx.save(model, str(file))
 
 
 def store_half(source: Path, target: Path) -> None:

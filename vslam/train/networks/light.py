@@ -100,8 +100,13 @@ def gaussian_pair() -> tuple[Tensor, Tensor]:
 
 def add_shifted(image: Tensor, weights: list[float], dim: int) -> Tensor:
     """Correlation with a few weights along one dimension, without padding."""
-    length = image.shape[dim] - len(weights) + 1
-    terms = [weight * image.narrow(dim, k, length) for k, weight in enumerate(weights) if weight]
+    last = len(weights) - 1
+    windows = [slice(k, k - last if k < last else None) for k in range(len(weights))]  # fixed slices export plainly
+    terms = [
+        weight * (image[:, :, window] if dim == 2 else image[:, :, :, window])
+        for weight, window in zip(weights, windows, strict=True)
+        if weight
+    ]
     return sum(terms[1:], terms[0])
 
 
@@ -156,4 +161,4 @@ class LightNet(nn.Module):
 
 def heatmap(semi: Tensor) -> Tensor:
     """Keypoint probability of each pixel (N, H, W) from logits (N, 65, H/8, W/8)."""
-    return F.pixel_shuffle(semi.softmax(dim=1)[:, :-1], CELL).squeeze(1)
+    return F.pixel_shuffle(semi.softmax(dim=1)[:, :-1], CELL)[:, 0]

@@ -91,7 +91,7 @@ class Gcnv2(nn.Module):
             x = F.elu(layer(x))
         described = self.convF_2(F.elu(self.convF_1(x)))
         score = self.convD_2(F.elu(self.convD_1(x))).sigmoid()
-        return F.pixel_shuffle(score, 16).squeeze(1), unit(described)
+        return F.pixel_shuffle(score, 16)[:, 0], unit(described)
 
 
 def unit(described: Tensor) -> Tensor:
