@@ -32,7 +32,7 @@ def built(tmp_path_factory) -> Path:
         elif (ROOT / part).exists():
             shutil.copy(ROOT / part, source / part)
     call(sys.executable, "-c", BUILD.format(kind="sdist"), dist, cwd=source)
-    shutil.unpack_archive(next(dist.glob("*.tar.gz")), source / "unpacked")
+    shutil.unpack_archive(next(dist.glob("*.tar.gz")), source / "unpacked", filter="data")
     unpacked = next((source / "unpacked").iterdir())
     call(sys.executable, "-c", BUILD.format(kind="wheel"), dist, cwd=unpacked)
     return dist
