@@ -81,8 +81,10 @@ def test_cache_is_another_after_a_kernel_file_changes(copy, tmp_path):
     assert where() != first
 
 
-@pytest.mark.xfail(strict=True, reason="only files with the word njit are hashed, not those whose constants are built in")
-@pytest.mark.parametrize("file,constant", [("features/brief.py", "RADIUS"), ("mapping/bundle/problem.py", "STEREO_GATE")])
+@pytest.mark.xfail(strict=True, reason="only files with the word njit are hashed, not the constants they import")
+@pytest.mark.parametrize(
+    "file,constant", [("features/brief.py", "RADIUS"), ("mapping/bundle/problem.py", "STEREO_GATE")]
+)
 def test_cache_is_another_after_a_constant_of_kernels_changes(copy, tmp_path, file, constant):
     def where() -> str:
         return python(CACHE, copy, VSLAM_CACHE=str(tmp_path / "cache"))
