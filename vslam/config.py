@@ -31,7 +31,7 @@ class DepthConfig:
     noise_m: float = 0.0012  # structured light (Nguyen et al., 3DIMPVT 2012)
     noise_per_m2: float = 0.0019
     noise_near_m: float = 0.4
-    floor_px: float = 0.05  # disparity: registration of depth to colour, and colour and depth taken at different times
+    floor_px: float = 0.3  # disparity: calibration and registration of depth to colour, not in the noise model
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class TrackingConfig:
     min_matches: int = 15  # to the previous frame
     min_inliers: int = 20  # of the map, after the last refinement
     search_px: float = 12.0  # at 640 pixels width, around the predicted place in the next frame
-    wide_search_px: float = 40.0  # the second attempt, when the motion was not as predicted
-    map_search_px: float = 2.0  # around the projection of a map point, plus map_search_sigmas of the keypoint
+    wide_search_px: float = 60.0  # the second attempt, when the motion was not as predicted
+    map_search_px: float = 4.0  # around the projection of a map point, plus map_search_sigmas of the keypoint
     map_search_sigmas: float = 6.0
     scale_factor: float = 1.5  # ratio of predicted and found keypoint scale
     max_turn_deg: float = 30.0  # between predicted and found keypoint orientation
     map_ratio: float = 0.9  # best to second best descriptor distance in the map search
-    keyframe_ratio: float = 0.75  # a keyframe is due when inliers are fewer than this part of the reference's points
+    keyframe_ratio: float = 0.75  # a keyframe is due when this part of the most inliers since the last one is left
     keyframe_min_held: int = 100  # or when fewer points with depth than this are held by the map ...
     keyframe_min_new: int = 70  # ... while more than this are not in it yet
     keyframe_min_gap: int = 2  # frames between keyframes

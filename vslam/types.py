@@ -216,8 +216,7 @@ class LocalMap:
     M map points: `row` (M,) int32 and `generation` (M,) int32 name them in the map; `xyz` (M, 3) float64 world,
     `normal` (M, 3) float32 mean direction from point to cameras, `size` (M,) float32 keypoint sigma times distance (px m),
     `words` (M, W). `reference` is the newest keyframe's id, `in_reference` (M,) bool the points it sees,
-    `proven` how many of those have been seen by several keyframes, `T_cw` the poses of recent keyframes by id,
-    `surfaces` the shapes they saw.
+    `T_cw` the poses of recent keyframes by id, `surfaces` the shapes they saw.
     """
 
     row: np.ndarray
@@ -228,7 +227,6 @@ class LocalMap:
     words: np.ndarray
     in_reference: np.ndarray
     reference: int
-    proven: int
     T_cw: dict[int, np.ndarray]
     surfaces: tuple[tuple[int, Surface], ...] = ()
     epoch: int = 0
@@ -243,7 +241,8 @@ class KeyframeRequest:
 
     The pose is `T_frame_reference` relative to keyframe `reference` (-1: the first, `T_frame_reference` is `T_cw`).
     `row`, `generation` (N,) int32 name the map point that each feature saw (-1: none); `visible_row`, `found_row` list
-    map points that tracking expected to see and saw since the last request; `weak`: the pose rests on little.
+    map points that tracking expected to see and saw since the last request; `noise`: the keypoints are so many times
+    less exact than their sigma; `weak`: the pose rests on little.
     """
 
     frame: Frame
@@ -253,4 +252,5 @@ class KeyframeRequest:
     generation: np.ndarray
     visible_row: np.ndarray
     found_row: np.ndarray
+    noise: float = 1.0
     weak: bool = False

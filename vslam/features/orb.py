@@ -31,7 +31,7 @@ class Config:
     scale_factor: float = 1.2  # between levels
     threshold: int = 7  # grey levels by which the whole circle must differ along every diameter
     level_share: float = 1.0  # a level gets keypoints in proportion to scale ** -level_share
-    sigma: float = 0.6  # pixels at level 0, measured on rendered pairs with exact poses
+    sigma: float = 0.3  # pixels at level 0, measured on rendered pairs with exact poses
     octave_sigma_power: float = 1.0  # sigma grows as scale ** power
 
 

@@ -10,7 +10,6 @@ from vslam.mapping.map import Map, covisible
 from vslam.types import LocalMap
 
 RECENT_POSES = 64  # keyframes whose poses go along: the tracker's anchor is never older
-PROVEN = 3  # observations; what one keyframe alone sees is often never found again
 NEAR_ANGLE = 0.7  # radians between optical axes, NEAR_M metres between centres: such keyframes see much the same
 NEAR_M = 1.0
 
@@ -25,11 +24,10 @@ def build_local_map(map_: Map, slot: int, keyframes_wanted: int) -> LocalMap:
     mark = np.zeros(points.capacity, np.uint8)
     mark_points(keyframes.point, slots, mark)
     row = np.flatnonzero(mark).astype(np.int32)
-    proven = int(((mark[row] == 2) & (points.observations[row] >= min(PROVEN, len(map_)))).sum())
     recent = [keyframe for keyframe in range(max(0, len(map_.timestamp_of) - RECENT_POSES), len(map_.timestamp_of))]
     return LocalMap(
         row, points.generation[row], points.xyz[row], points.normal[row], points.size[row], points.words[row],
-        mark[row] == 2, int(keyframes.id[slot]), proven, {keyframe: map_.pose(keyframe).copy() for keyframe in recent},
+        mark[row] == 2, int(keyframes.id[slot]), {keyframe: map_.pose(keyframe).copy() for keyframe in recent},
         epoch=map_.epoch,
     )  # fmt: skip
 

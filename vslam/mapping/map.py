@@ -172,7 +172,7 @@ class Map:
         keyframes, frame = self.keyframes, request.frame
         n = min(len(frame), keyframes.features)
         keyframes.id[slot], keyframes.T_cw[slot], keyframes.count[slot] = keyframe, T_cw, n
-        keyframes.xy[slot, :n], keyframes.sigma[slot, :n] = frame.xy[:n], frame.features.sigma[:n]
+        keyframes.xy[slot, :n], keyframes.sigma[slot, :n] = frame.xy[:n], frame.features.sigma[:n] * request.noise
         keyframes.angle[slot, :n] = frame.features.angle[:n]
         keyframes.disparity[slot, :n], keyframes.disparity_sigma[slot, :n] = frame.disparity[:n], frame.disparity_sigma[:n]
         keyframes.point[slot] = -1
@@ -192,7 +192,7 @@ class Map:
         distance = np.linalg.norm(ray, axis=1)
         normal = points.normal[rows] * points.observations[rows, None] + ray / distance[:, None]
         points.normal[rows] = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
-        points.size[rows] = keyframes.sigma[slot, features] * distance
+        points.size[rows] = self.frames[slot].features.sigma[features] * distance
         points.words[rows] = self.frames[slot].words[features]
 
     def add_points(self, slot: int, features: np.ndarray, xyz: np.ndarray) -> np.ndarray:

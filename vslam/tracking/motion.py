@@ -7,6 +7,10 @@ import numpy as np
 from vslam.geometry import se3
 
 
+ACCELERATION = np.array([5.0, 30.0])  # m/s^2, rad/s^2: hand-held, walking; a robot or a car has less
+MIN_SECONDS = 1 / 60  # so that a fast camera does not make the model a constraint
+
+
 class ConstantVelocity:
     """Predicts the motion to the next frame from the last one, scaled by the time between them."""
 
@@ -16,11 +20,23 @@ class ConstantVelocity:
     def forget(self) -> None:
         """After a loss nothing is known of the motion."""
         self._twist = np.zeros(6)  # per second
+        self._known = False
 
     def update(self, T_frame_previous: np.ndarray, seconds: float) -> None:
         """Learn from a motion (4, 4) that took `seconds`."""
         self._twist = se3.log(T_frame_previous) / max(seconds, 1e-3)
+        self._known = True
 
     def predict(self, seconds: float) -> np.ndarray:
         """`T_frame_previous` (4, 4) after `seconds`."""
         return se3.exp(self._twist * seconds)
+
+    def weight(self, seconds: float) -> np.ndarray:
+        """Inverse variances (6,) of the prediction's error, translation then rotation; zeros while nothing is known.
+
+        A hand does not accelerate a camera by more than ACCELERATION; the last motion is uncertain as much again.
+        """
+        if not self._known:
+            return np.zeros(6)
+        sigma = ACCELERATION * max(seconds, MIN_SECONDS) ** 2
+        return 1.0 / np.repeat(sigma, 3) ** 2

@@ -6,20 +6,30 @@ import math
 
 import numpy as np
 
-from vslam.geometry.se3 import exp_kernel, orthonormalise
+from vslam.geometry.se3 import exp_kernel, log_kernel, orthonormalise
 from vslam.kernels import njit
 
 MONO_GATE, STEREO_GATE = 5.991, 7.815  # 95 % of chi-square with 2 (u, v) and 3 (u, v, disparity) degrees of freedom
 
 
+MAX_NOISE = 8.0  # a frame's keypoints are at most so many times less exact than their sigma says
+HALF_OF_CHI2 = 1.386  # median of chi-square with 2 degrees of freedom
+
+
 @njit(fastmath=True)
-def refine_pose(T_cw, pinhole, xyz, uv, disparity, sigma, disparity_sigma, rounds, inlier):
-    """Improve `T_cw` (4, 4) in place by Gauss-Newton with Huber's kernel and chi-square gates; returns the inliers.
+def refine_pose(T_cw, pinhole, xyz, uv, disparity, sigma, disparity_sigma, expected, expected_weight, rounds, inlier):
+    """Improve `T_cw` (4, 4) in place by Gauss-Newton with Huber's kernel and chi-square gates.
 
     `xyz` (M, 3) world points, seen at `uv` (M, 2) pixels with standard deviation `sigma` (M,), and with `disparity` (M,)
-    of `disparity_sigma` (M,) where positive. Each round judges all points anew, `inlier` (M,) uint8; the last two go
-    without the kernel (the scheme of ORB-SLAM, Mur-Artal et al., T-RO 2015).
+    of `disparity_sigma` (M,) where positive. The motion model's `expected` pose (4, 4) counts with `expected_weight` (6,),
+    the inverse variances of translation and rotation in the camera frame; zeros for none. Each round judges all points anew, `inlier` (M,) uint8; the last two go
+    without the kernel (the scheme of ORB-SLAM, Mur-Artal et al., T-RO 2015). After the first round the residuals'
+    median tells how much worse this image is than `sigma` (blur, rolling shutter).
+
+    Returns:
+        the number of inliers, and that factor, 1 to MAX_NOISE.
     """
+    sigma, noise = sigma.copy(), 1.0
     H, g, step, moved, update = np.empty((6, 6)), np.empty(6), np.empty(6), np.empty((4, 4)), np.empty((3, 4))
     inlier[:] = 1
     for round_ in range(rounds):
@@ -29,6 +39,7 @@ def refine_pose(T_cw, pinhole, xyz, uv, disparity, sigma, disparity_sigma, round
             for i in range(len(xyz)):
                 if inlier[i]:
                     add_point(T_cw, pinhole, xyz[i], uv[i], disparity[i], sigma[i], disparity_sigma[i], robust, H, g)
+            add_expected(T_cw, expected, expected_weight, H, g)
             if not solve6(H, g, step):
                 break
             exp_kernel(step, update)
@@ -40,6 +51,10 @@ def refine_pose(T_cw, pinhole, xyz, uv, disparity, sigma, disparity_sigma, round
                 size += step[k] * step[k]
             if size < 1e-12:  # a micrometre
                 break
+        if round_ == 0:
+            noise = image_noise(T_cw, pinhole, xyz, uv, sigma)
+            for i in range(len(xyz)):
+                sigma[i] *= noise
         count = 0
         for i in range(len(xyz)):
             chi2 = point_chi2(T_cw, pinhole, xyz[i], uv[i], disparity[i], sigma[i], disparity_sigma[i])
@@ -47,7 +62,41 @@ def refine_pose(T_cw, pinhole, xyz, uv, disparity, sigma, disparity_sigma, round
             count += inlier[i]
         if count < 6:
             break
-    return count
+    return count, noise
+
+
+@njit(fastmath=True)
+def add_expected(T_cw, expected, weight, H, g):
+    """Add what the motion model says: the increment that leads from `T_cw` to `expected` (4, 4), both rigid."""
+    between, increment = np.empty((4, 4)), np.empty(6)
+    for i in range(3):
+        for j in range(3):
+            between[i, j] = (
+                expected[i, 0] * T_cw[j, 0] + expected[i, 1] * T_cw[j, 1] + expected[i, 2] * T_cw[j, 2]
+            )
+    for i in range(3):
+        between[i, 3] = expected[i, 3]
+        for j in range(3):
+            between[i, 3] -= between[i, j] * T_cw[j, 3]
+    log_kernel(between, increment)
+    for k in range(6):
+        H[k, k] += weight[k]
+        g[k] += weight[k] * increment[k]
+
+
+@njit(fastmath=True)
+def image_noise(T_cw, pinhole, xyz, uv, sigma):
+    """How many times `sigma` the median residual asks for; found by counting, as a median needs a sort."""
+    bins = np.zeros(128, np.int64)
+    for i in range(len(xyz)):
+        chi2 = point_chi2(T_cw, pinhole, xyz[i], uv[i], 0.0, sigma[i], 1.0)
+        bins[min(int(4.0 * math.sqrt(chi2)), 127)] += 1
+    half = 0
+    for b in range(len(bins)):
+        half += bins[b]
+        if 2 * half >= len(xyz):
+            return min(max((b + 0.5) / 4.0 / math.sqrt(HALF_OF_CHI2), 1.0), MAX_NOISE)
+    return 1.0
 
 
 @njit(fastmath=True)

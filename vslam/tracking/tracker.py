@@ -40,6 +40,7 @@ class Estimate:
     T_cw: np.ndarray | None
     reason: Reason = Reason.NONE
     matches: int = 0
+    expected: np.ndarray | None = None  # by the motion model
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class MapView:
     matches: int
     inliers: int
     visible: np.ndarray
+    noise: float
 
 
 class Tracker:
@@ -87,6 +89,7 @@ class Tracker:
         self._motion = ConstantVelocity()
         self._last: Posed | None = None
         self._since_keyframe = 0
+        self._peak = (-1, 0)  # the newest keyframe, and the most inliers since it came
         self._requested_at = -1  # reference keyframe at the time of the last request
         self._visible: list[np.ndarray] = []
         self._found: list[np.ndarray] = []
@@ -105,17 +108,19 @@ class Tracker:
             return self._lost(frame, Reason.FEW_KEYPOINTS, 0, clock)
         if local_map is None:
             return self._start(frame, clock)
-        estimate = self._from_previous(frame, local_map)
-        if estimate.T_cw is None:
-            estimate = self._from_map(frame, local_map)
-        clock.mark("match")
-        if estimate.T_cw is None:
-            return self._lost(frame, estimate.reason, estimate.matches, clock)
-        view = self._see_map(frame, local_map, estimate.T_cw)
-        clock.mark("map")
-        if view.inliers < self._config.tracking.min_inliers:
-            return self._lost(frame, Reason.FEW_INLIERS, view.matches, clock)
-        return self._tracked(frame, local_map, view, estimate.reason, clock)
+        failure = Estimate(None, Reason.FEW_MATCHES)
+        for guess in (self._from_previous, self._from_reference, self._from_keyframes):
+            estimate = guess(frame, local_map)
+            clock.mark("match")
+            if estimate.T_cw is None:
+                failure = estimate
+                continue
+            view = self._see_map(frame, local_map, estimate)
+            clock.mark("map")
+            if view.inliers >= self._config.tracking.min_inliers:
+                return self._tracked(frame, local_map, view, estimate.reason, clock)
+            failure = Estimate(None, Reason.FEW_INLIERS, view.matches)
+        return self._lost(frame, failure.reason, failure.matches, clock)
 
     # -- the steps ----------------------------------------------------------------------------------------------
 
@@ -124,21 +129,29 @@ class Tracker:
         last = self._last
         if last is None or last.reference not in local_map.T_cw:
             return Estimate(None, Reason.FEW_MATCHES)
-        settings = self._config.tracking
         guess = self._motion.predict(frame.timestamp - last.frame.timestamp)
-        matches = 0
-        for T_frame_last, radius in ((guess, settings.search_px), (np.eye(4), settings.wide_search_px)):
-            match = self._search_previous(frame, last, T_frame_last, radius * self._camera.width / 640)
-            rows = np.flatnonzero(match >= 0)
-            matches = len(rows)
-            if matches < settings.min_matches:
-                continue
-            T_frame_last = T_frame_last.copy()
-            inliers = self._refine(T_frame_last, frame, last.xyz[rows], match[rows])[0]
-            if inliers >= settings.min_matches:
-                T_last_world = last.T_frame_reference @ local_map.T_cw[last.reference]
-                return Estimate(T_frame_last @ T_last_world, Reason.NONE, matches)
-        return Estimate(None, Reason.FEW_MATCHES, matches)
+        near, wide = self._config.tracking.search_px, self._config.tracking.wide_search_px
+        T_frame_last, matches = self._follow(frame, last, guess, guess, near)
+        if T_frame_last is None:
+            T_frame_last, matches = self._follow(frame, last, np.eye(4), guess, wide)
+            if T_frame_last is not None:
+                T_frame_last, matches = self._follow(frame, last, T_frame_last, guess, near)
+        if T_frame_last is None:
+            return Estimate(None, Reason.FEW_MATCHES, matches)
+        T_last_world = last.T_frame_reference @ local_map.T_cw[last.reference]
+        return Estimate(T_frame_last @ T_last_world, Reason.NONE, matches, guess @ T_last_world)
+
+    def _follow(
+        self, frame: Frame, last: Posed, T_frame_last: np.ndarray, expected: np.ndarray, radius_px: float
+    ) -> tuple[np.ndarray | None, int]:
+        """The motion since the last frame from its points found around where `T_frame_last` puts them."""
+        match = self._search_previous(frame, last, T_frame_last, radius_px * self._camera.width / 640)
+        rows = np.flatnonzero(match >= 0)
+        if len(rows) < self._config.tracking.min_matches:
+            return None, len(rows)
+        T_frame_last = T_frame_last.copy()
+        inliers = self._refine(T_frame_last, frame, last.xyz[rows], match[rows], expected)[0]
+        return (T_frame_last if inliers >= self._config.tracking.min_matches else None), len(rows)
 
     def _search_previous(self, frame: Frame, last: Posed, T_frame_last: np.ndarray, radius: float) -> np.ndarray:
         size = last.frame.features.sigma * np.linalg.norm(last.xyz, axis=1).astype(np.float32)
@@ -151,23 +164,22 @@ class Tracker:
         )[0]  # fmt: skip
         return match
 
-    def _from_map(self, frame: Frame, local_map: LocalMap) -> Estimate:
-        """By appearance alone: the reference keyframe's points, then all points of the last keyframes."""
-        settings = self._config.tracking
-        matches = 0
-        for among, reason in (
-            (local_map.in_reference, Reason.FROM_REFERENCE),
-            (np.ones(len(local_map), bool), Reason.FROM_KEYFRAMES),
-        ):
-            T_cw, matches = locate(
-                frame, local_map, among, self._camera, self._extractor.max_distance, settings.min_matches
-            )
-            if T_cw is not None:
-                return Estimate(T_cw, reason, matches)
-        return Estimate(None, Reason.FEW_MATCHES, matches)
+    def _from_reference(self, frame: Frame, local_map: LocalMap) -> Estimate:
+        """By appearance alone, from what the reference keyframe sees."""
+        return self._by_appearance(frame, local_map, local_map.in_reference, Reason.FROM_REFERENCE)
 
-    def _see_map(self, frame: Frame, local_map: LocalMap, T_cw: np.ndarray) -> MapView:
+    def _from_keyframes(self, frame: Frame, local_map: LocalMap) -> Estimate:
+        """By appearance alone, from all points of the last keyframes."""
+        return self._by_appearance(frame, local_map, np.ones(len(local_map), bool), Reason.FROM_KEYFRAMES)
+
+    def _by_appearance(self, frame: Frame, local_map: LocalMap, among: np.ndarray, reason: Reason) -> Estimate:
+        nearest = self._extractor.max_distance
+        T_cw, matches = locate(frame, local_map, among, self._camera, nearest, self._config.tracking.min_matches)
+        return Estimate(T_cw, Reason.FEW_MATCHES if T_cw is None else reason, matches)
+
+    def _see_map(self, frame: Frame, local_map: LocalMap, estimate: Estimate) -> MapView:
         """Look for every point of the local map where it should appear, and fit the pose to all that are found."""
+        T_cw = estimate.T_cw
         settings = self._config.tracking
         match, visible = self._search(
             frame, T_cw, local_map.xyz, local_map.normal, local_map.size, np.zeros(len(local_map), np.float32),
@@ -176,10 +188,10 @@ class Tracker:
         )  # fmt: skip
         rows = np.flatnonzero(match >= 0)
         T_cw = T_cw.copy()
-        inliers, inlier = self._refine(T_cw, frame, local_map.xyz[rows], match[rows])
+        inliers, inlier, noise = self._refine(T_cw, frame, local_map.xyz[rows], match[rows], estimate.expected)
         point = np.full(len(frame), -1, np.int32)
         point[match[rows[inlier]]] = rows[inlier]
-        return MapView(T_cw, point, len(rows), inliers, visible)
+        return MapView(T_cw, point, len(rows), inliers, visible, noise)
 
     def _search(self, frame, T_cw, xyz, normal, size, angle, words, radius_px, radius_sigmas, max_turn, ratio):
         match, distance = np.empty(len(xyz), np.int32), np.empty(len(xyz), np.float32)
@@ -194,13 +206,17 @@ class Tracker:
         )  # fmt: skip
         return match, visible
 
-    def _refine(self, T_cw: np.ndarray, frame: Frame, xyz: np.ndarray, feature: np.ndarray) -> tuple[int, np.ndarray]:
-        inlier = np.empty(len(xyz), np.uint8)
-        count = refine_pose(
+    def _refine(
+        self, T_cw: np.ndarray, frame: Frame, xyz: np.ndarray, feature: np.ndarray, expected: np.ndarray | None
+    ) -> tuple[int, np.ndarray, float]:
+        inlier, weight = np.empty(len(xyz), np.uint8), np.zeros(6)
+        if expected is not None and self._last is not None:
+            weight = self._motion.weight(frame.timestamp - self._last.frame.timestamp)
+        count, noise = refine_pose(
             T_cw, self._pinhole, xyz, frame.xy[feature], frame.disparity[feature], frame.features.sigma[feature],
-            frame.disparity_sigma[feature], REFINE_ROUNDS, inlier,
+            frame.disparity_sigma[feature], T_cw if expected is None else expected, weight, REFINE_ROUNDS, inlier,
         )  # fmt: skip
-        return count, inlier.astype(bool)
+        return count, inlier.astype(bool), noise
 
     # -- the ends -----------------------------------------------------------------------------------------------
 
@@ -226,7 +242,7 @@ class Tracker:
             row, generation = np.full(len(frame), -1, np.int32), np.zeros(len(frame), np.int32)
             has = view.point >= 0
             row[has], generation[has] = local_map.row[view.point[has]], local_map.generation[view.point[has]]
-            self._request(frame, reference, T_frame_reference, row, generation)
+            self._request(frame, reference, T_frame_reference, row, generation, view.noise)
             self._requested_at = reference
         clock.mark("decide")
         return self._answer(
@@ -263,20 +279,23 @@ class Tracker:
         self._last = Posed(frame, reference, T_frame_reference, xyz, has)
         self.anchors.append(Anchor(frame.timestamp, reference, T_frame_reference))
 
-    def _request(self, frame, reference, T_frame_reference, row, generation) -> None:
+    def _request(self, frame, reference, T_frame_reference, row, generation, noise=1.0) -> None:
         visible, found = (
             np.concatenate(parts) if parts else np.empty(0, np.int32) for parts in (self._visible, self._found)
         )
-        self._submit(KeyframeRequest(frame, reference, T_frame_reference, row, generation, visible, found))
+        self._submit(KeyframeRequest(frame, reference, T_frame_reference, row, generation, visible, found, noise))
         self._visible, self._found, self._since_keyframe = [], [], 0
 
     def _needs_keyframe(self, frame: Frame, local_map: LocalMap, view: MapView) -> bool:
-        """Few of the reference's points are left, or much that has depth is not in the map yet, or it was long ago."""
+        """Many of the points seen after the last keyframe are gone, or much that has depth is not in the map yet, or it was long ago."""
         settings = self._config.tracking
         self._since_keyframe += 1
+        if self._peak[0] != local_map.reference:
+            self._peak = (local_map.reference, 0)
+        self._peak = (local_map.reference, max(self._peak[1], view.inliers))
         if self._since_keyframe < settings.keyframe_min_gap or self._requested_at == local_map.reference:
             return False
-        few_left = view.inliers < settings.keyframe_ratio * local_map.proven
+        few_left = view.inliers < settings.keyframe_ratio * self._peak[1]
         near = frame.disparity > 0
         held = np.count_nonzero(near & (view.point >= 0))
         much_new = held < settings.keyframe_min_held and np.count_nonzero(near) - held > settings.keyframe_min_new

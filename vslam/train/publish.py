@@ -95,8 +95,9 @@ def write_card(
 - Time: {facts["hours"]}; machine: {facts["machine"]}
 - Not trained on: any real RGB-D sequence; the figures below are on scenes that training never saw.
 
-On pairs of a view and a warped, relit view of held-out renders: repeatability {scores.repeatability:.3f} (3 px), localisation error
-{scores.localisation_px:.2f} px, `sigma` of one coordinate {scores.sigma_px:.2f} px, right among mutual nearest neighbours {scores.precision:.3f}.
+On pairs of a view and a warped, relit view of held-out renders: repeatability {scores.repeatability:.3f} (3 px),
+localisation error {scores.localisation_px:.2f} px, `sigma` of one coordinate {scores.sigma_px:.2f} px, right among
+mutual nearest neighbours {scores.precision:.3f}.
 
 Milder warps, both files (ONNX and int8), 300 keypoints asked:
 
