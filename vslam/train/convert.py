@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,7 +79,9 @@ def read_published(file: Path) -> tuple[nn.Module, Layout]:
 def read_state(file: Path) -> State:
     """Named tensors of a checkpoint, whichever way it was saved. Nothing in the file is executed."""
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a TorchScript file should have been opened as one
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise VslamError(f"{file}: no such file") from None
     except Exception as error:  # torch raises a dozen kinds for what it cannot read
@@ -93,7 +96,9 @@ def read_state(file: Path) -> State:
 
 def _torchscript_state(file: Path, reason: Exception) -> State:
     try:
-        module = torch.jit.load(str(file), map_location="cpu")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the format is deprecated
+            module = torch.jit.load(str(file), map_location="cpu")
     except Exception:
         message = " ".join(str(reason).split())[:120]
         raise VslamError(f"{file}: neither a checkpoint nor a TorchScript file ({message})") from reason

@@ -28,6 +28,7 @@ def export(
     Raises:
         VslamError: wrong checkpoint, no calibration images, or the written file disagrees.
     """
+    pictures = read_images(images) if precision == "int8" else []
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         network = Path(folder) / f"{name}.onnx"
@@ -36,11 +37,10 @@ def export(
         else:
             export_half(load_network(checkpoint, name)[0], name, network)
         if precision == "int8":
-            network, line = to_int8(name, network, read_images(images))
+            network, line = to_int8(name, network, pictures)
             yield line
         if form == "openvino":
             to_openvino(network, out)
-            out.with_suffix(".bin").stat()
         else:
             shutil.copyfile(network, out)
     yield f"{out}: {out.stat().st_size / 1e6:.2f} MB, {form}, {precision}"

@@ -1,0 +1,185 @@
+"""The loop: what is interrupted goes on as if it had not been; a full disk costs nothing; processes agree."""
+
+import dataclasses
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vslam.errors import VslamError
+from vslam.train.data.pack import open_packs
+from vslam.train.data.pairs import PairConfig, PairSampler
+from vslam.train.evaluate import fixed_pairs, score_network
+from vslam.train.loop import CHECKPOINT, Trainer, read_checkpoint, write_whole
+from vslam.train.run import train
+from vslam.train.settings import TrainConfig, load_train_config
+
+ROOT = Path(__file__).resolve().parents[2]
+PAIRS = PairConfig(width=128, height=96, points=60, max_gap=8)
+
+
+@pytest.fixture
+def config(packs) -> TrainConfig:
+    torch.set_num_threads(1)
+    return TrainConfig(network="tiny", packs=str(packs), steps=6, batch=1, pairs=PAIRS, validate_every=3)
+
+
+def make_trainer(config: TrainConfig, folder: Path) -> Trainer:
+    return Trainer(config, PairSampler(open_packs(Path(config.packs)), config.pairs), folder)
+
+
+def weights(trainer: Trainer) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+
+
+def test_resumed_run_equals_an_uninterrupted_one(config, tmp_path):
+    whole = make_trainer(config, tmp_path / "whole")
+    whole.run()
+    first = make_trainer(config, tmp_path / "parts")
+    for _ in range(3):
+        first.one_step()
+    first.save()
+    second = make_trainer(config, tmp_path / "parts")
+    assert second.resume()
+    assert second.step == 3
+    second.run()
+    assert torch.equal(weights(whole), weights(second))
+
+
+def test_interruption_saves_the_step_reached(config, tmp_path):
+    trainer = make_trainer(config, tmp_path)
+
+    def interrupt(progress):
+        if progress.step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run(interrupt)
+    assert read_checkpoint(tmp_path / CHECKPOINT)["step"] == 2
+
+
+def test_losses_fall(config, tmp_path):
+    trainer = make_trainer(dataclasses.replace(config, steps=60, batch=2), tmp_path)
+    losses = [trainer.one_step()["loss"] for _ in range(40)]
+    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+
+
+def test_full_disk_keeps_the_last_checkpoint(tmp_path):
+    file = tmp_path / "kept.pt"
+    file.write_text("good")
+
+    def fail(partial: Path) -> None:
+        partial.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(VslamError, match=r"cannot be written.*No space left"):
+        write_whole(file, fail)
+    assert file.read_text() == "good"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_checkpoint_of_another_network_is_refused(config, tmp_path):
+    make_trainer(config, tmp_path).save()
+    other = make_trainer(dataclasses.replace(config, network="light"), tmp_path)
+    with pytest.raises(VslamError, match="holds network 'tiny', not 'light'"):
+        other.resume()
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path):
+    with pytest.raises(VslamError, match="no such checkpoint"):
+        read_checkpoint(tmp_path / "none.pt")
+    (tmp_path / "text.pt").write_text("hello")
+    with pytest.raises(VslamError, match="not a readable checkpoint"):
+        read_checkpoint(tmp_path / "text.pt")
+    torch.save({"a": 1}, tmp_path / "other.pt")
+    with pytest.raises(VslamError, match="not a checkpoint of 'vslam train'"):
+        read_checkpoint(tmp_path / "other.pt")
+
+
+def test_rate_rises_then_falls(config, tmp_path):
+    trainer = make_trainer(dataclasses.replace(config, steps=100), tmp_path)
+    rates = []
+    for trainer.step in range(101):
+        rates.append(trainer.rate())
+    assert np.argmax(rates) == 5
+    assert max(rates) == pytest.approx(config.rate)
+    assert rates[-1] == pytest.approx(config.rate / 200)
+
+
+def test_batch_statistics_freeze_at_the_end(config, tmp_path):
+    trainer = make_trainer(dataclasses.replace(config, steps=10, freeze_norm=0.2), tmp_path)
+    trainer.step = 8
+    before = trainer.model.network.at2[0][1].running_mean.clone()
+    trainer.one_step()
+    assert torch.equal(before, trainer.model.network.at2[0][1].running_mean)
+
+
+def test_run_logs_losses_and_validation(config, tmp_path, packs, monkeypatch):
+    monkeypatch.setattr("vslam.train.run.VALIDATION_PAIRS", 3)
+    train(dataclasses.replace(config, validation=str(packs)), tmp_path, quiet=True)
+    text = (tmp_path / "log.jsonl").read_text()
+    assert '"validation float"' in text
+    assert '"repeatability"' in text
+    assert (tmp_path / "config.json").is_file()
+
+
+def test_unusable_device_is_one_line(config, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("has a GPU")
+    with pytest.raises(VslamError, match="device: 'cuda' cannot be used"):
+        train(dataclasses.replace(config, device="cuda"), tmp_path, quiet=True)
+
+
+def test_settings_refuse_unknown_keys(tmp_path):
+    (tmp_path / "bad.yaml").write_text("stepps: 3\n")
+    with pytest.raises(VslamError, match="unknown key 'stepps'"):
+        load_train_config(tmp_path / "bad.yaml")
+
+
+@pytest.mark.parametrize("name", ["train-light", "train-tiny"])
+def test_shipped_settings_load(name):
+    assert load_train_config(name).steps > 1000
+
+
+def test_untrained_network_scores_sanely(config, packs, tmp_path):
+    pairs = fixed_pairs(PairSampler(open_packs(packs), config.pairs), 3)
+    scores = score_network(make_trainer(config, tmp_path).model.network, pairs, binary=True)
+    assert 0 <= scores.repeatability <= 1
+    assert 0 <= scores.precision <= 1
+
+
+WORKER = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from vslam.train.data.pairs import PairConfig
+from vslam.train.run import train
+from vslam.train.settings import TrainConfig
+pairs = PairConfig(width=128, height=96, points=60, max_gap=8)
+out = Path(sys.argv[2])
+t = train(TrainConfig(network="tiny", packs=sys.argv[1], steps=3, batch=1, pairs=pairs), out, quiet=True)
+torch.save(torch.cat([p.detach().flatten() for p in t.model.parameters()]), out / f"weights{t.rank}.pt")
+"""
+
+
+def test_two_processes_end_with_the_same_weights(packs, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    started = []
+    for rank in (0, 1):
+        own = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        environment = {**os.environ, **own, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-c", WORKER, str(packs), str(tmp_path)]
+        started.append(subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True))
+    for process in started:
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
+    assert torch.equal(torch.load(tmp_path / "weights0.pt"), torch.load(tmp_path / "weights1.pt"))
+    assert read_checkpoint(tmp_path / CHECKPOINT)["step"] == 3
