@@ -16,11 +16,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vslam.config import DepthConfig
 from vslam.matching.brute import nearest
 from vslam.matching.window import search_projected
-from vslam.tracking.frame import CELL, describe_frame
-from vslam.types import Camera, Features, RawFrame
+from vslam.tracking.frame import CELL, fill_grid
+from vslam.types import Camera
 
 CAMERA = Camera(525.0, 525.0, 319.5, 239.5, 640, 480)
 SIZES = (500, 1000, 2000)
@@ -71,17 +70,17 @@ def windowed(points: int, repeats: int, rng: np.random.Generator) -> dict:
     n = len(shown)
     ones, zeros = np.ones(n, np.float32), np.zeros(n, np.float32)
     seen = (xy[shown] + rng.normal(0, 1, (n, 2))).astype(np.float32)
-    features = Features(seen, ones, ones, np.zeros(n, np.uint8), zeros, words[shown])
-    frame = describe_frame(RawFrame(0.0, np.zeros((480, 640), np.uint8)), features, CAMERA, DepthConfig())
+    columns, rows = 640 // CELL + 1, 480 // CELL + 1
+    start, items = np.zeros(columns * rows + 1, np.int32), np.empty(n, np.int32)
+    fill_grid(seen, columns, rows, start, items)
     match, distance, visible = np.empty(points, np.int32), np.empty(points, np.float32), np.empty(points, np.uint8)
     size, none = np.linalg.norm(xyz, axis=1).astype(np.float32), np.zeros((points, 3), np.float32)
 
     def search() -> int:
         return search_projected(
             np.eye(4), CAMERA.pinhole, 640, 480, xyz, none, size, np.zeros(points, np.float32), words.view(np.uint64),
-            frame.xy, features.sigma, features.angle, frame.words, np.ones(n, np.uint8), frame.grid.start,
-            frame.grid.items, frame.grid.columns, frame.grid.rows, CELL, 2.0, 6.0, 1.5, 0.0, np.float32(64),
-            np.float32(0.9), match, distance, visible,
+            seen, ones, zeros, words[shown].view(np.uint64), np.ones(n, np.uint8), start, items, columns, rows, CELL,
+            2.0, 6.0, 1.5, 0.0, np.float32(64), np.float32(0.9), match, distance, visible,
         )  # fmt: skip
 
     return {"what": f"guided, {points} points in {n}", "ms": median_ms(search, repeats), "found": int(search())}

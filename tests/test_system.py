@@ -67,15 +67,25 @@ def test_threaded_run_is_as_good():
 def test_black_frames_are_lost_with_a_reason_and_the_run_goes_on(mode):
     frames = list(filmed(FRAMES))
     for k in (20, 21, 22):
-        frames[k] = replace(frames[k], image=np.zeros_like(frames[k].image))
+        frames[k] = replace(frames[k], image=np.zeros_like(frames[k].image), depth=None)
     answers, trajectory = run(frames, mode)
     assert [(a.state, a.reason, a.T_world_camera) for a in answers[20:23]] == [
         (State.LOST, Reason.FEW_KEYPOINTS, None)
     ] * 3
-    assert answers[23].state == State.OK and answers[23].reason in (Reason.FROM_REFERENCE, Reason.FROM_KEYFRAMES)
+    assert answers[23].state == State.OK
     kept = [k for k in range(FRAMES) if k not in (20, 21, 22)]
     np.testing.assert_allclose(trajectory.timestamps, np.array(kept) / FPS)
     check_near(trajectory.poses, walk(FRAMES)[kept])
+
+
+def test_black_frames_with_depth_are_lost_or_weak_and_then_near():
+    frames = list(filmed(FRAMES))
+    for k in (20, 21, 22):
+        frames[k] = replace(frames[k], image=np.zeros_like(frames[k].image))
+    answers, trajectory = run(frames)
+    assert {answer.state for answer in answers[20:23]} <= {State.LOST, State.WEAK}
+    assert all(answer.state == State.OK for answer in answers[23:])
+    check_near(trajectory.poses, walk(FRAMES)[np.rint(trajectory.timestamps * FPS).astype(int)])
 
 
 def test_frames_without_depth_are_tracked():

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
+from inspect import signature
 
 import cv2
 import numpy as np
 
 from vslam.config import DepthConfig
 from vslam.geometry import se3
+from vslam.mapping.local_map import build_local_map
+from vslam.mapping.map import Map
 from vslam.tracking.frame import describe_frame
 from vslam.types import Camera, Features, Frame, KeyframeRequest, LocalMap, RawFrame
 
@@ -112,10 +115,22 @@ def make_features(xy: np.ndarray, descriptors: np.ndarray, sigma: np.ndarray | f
     return Features(np.ascontiguousarray(xy, np.float32), sigma, zeros + 1, np.zeros(n, np.uint8), zeros, descriptors)
 
 
+def describe(raw: RawFrame, features: Features, camera: Camera = CAMERA) -> Frame:
+    """`describe_frame` by the default settings, image and depth being of one moment."""
+    options, known = {}, signature(describe_frame).parameters
+    if "cells" in known:
+        from vslam.tracking.surface import cell_centres
+
+        options["cells"] = cell_centres(camera)
+    if "T_depth_image" in known:
+        options["T_depth_image"] = np.eye(4)
+    return describe_frame(raw, features, camera, DepthConfig(), **options)
+
+
 def make_frame(features: Features, timestamp: float = 0.0, disparity: np.ndarray | None = None, disparity_sigma=0.3):
     """A `Frame` of these features with disparities (N,) as given, none for None."""
     raw = RawFrame(timestamp, np.zeros((CAMERA.height, CAMERA.width), np.uint8))
-    frame = describe_frame(raw, features, CAMERA, DepthConfig())
+    frame = describe(raw, features)
     if disparity is None:
         return frame
     sigma = np.full(len(frame), disparity_sigma, np.float32)
@@ -140,21 +155,13 @@ def see(points: Points, T_cw: np.ndarray, timestamp: float = 0.0, noise_px: floa
 
 
 def make_local_map(points: Points, T_cw: np.ndarray | None = None) -> LocalMap:
-    """The points as a tracker gets them, seen from the origin by keyframe 0, which stands at `T_cw` (origin)."""
-    n = len(points)
-    distance = np.linalg.norm(points.xyz, axis=1)
-    return LocalMap(
-        row=np.arange(n, dtype=np.int32),
-        generation=np.zeros(n, np.int32),
-        xyz=points.xyz.copy(),
-        normal=np.zeros((n, 3), np.float32),
-        size=distance.astype(np.float32),
-        words=points.descriptors.view(np.uint64),
-        in_reference=np.ones(n, bool),
-        reference=0,
-        proven=n,
-        T_cw={0: np.eye(4) if T_cw is None else T_cw},
-    )
+    """The points, rows in their order, as keyframe 0 at `T_cw` (default: the origin) saw them all."""
+    T_cw = np.eye(4) if T_cw is None else T_cw
+    xy = CAMERA.project(points.xyz @ T_cw[:3, :3].T + T_cw[:3, 3])
+    map_ = Map()
+    slot = map_.insert(request(make_frame(make_features(xy, points.descriptors)), -1, T_cw), len(points))
+    map_.add_points(slot, np.arange(len(points)), points.xyz)
+    return build_local_map(map_, slot, 1)
 
 
 def request(frame: Frame, reference: int, T_frame_reference: np.ndarray, row=None, generation=None) -> KeyframeRequest:

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests import world
 from tests.world import CAMERA, make_features
 from vslam.config import DepthConfig
-from vslam.tracking.frame import CELL, describe_frame
+from vslam.tracking.frame import CELL
 from vslam.types import Camera, RawFrame
 
 DEPTH = DepthConfig()
@@ -22,7 +23,7 @@ def describe(xy, depth=None, image=None, camera: Camera = CAMERA):
     xy = np.asarray(xy, np.float32).reshape(-1, 2)
     image = np.zeros(SHAPE, np.uint8) if image is None else image
     features = make_features(xy, np.zeros((len(xy), 32), np.uint8))
-    return describe_frame(RawFrame(0.0, image, depth), features, camera, DEPTH)
+    return world.describe(RawFrame(0.0, image, depth), features, camera)
 
 
 def plane(a: float, b: float, c: float, x, y) -> np.ndarray:

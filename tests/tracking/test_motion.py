@@ -38,6 +38,18 @@ def test_nothing_known_means_standing_still():
     assert np.array_equal(motion.predict(0.1), np.eye(4))
 
 
+@no_deadline
+@given(seconds, seconds)
+def test_prediction_counts_less_the_farther_it_reaches(one, other):
+    motion = ConstantVelocity()
+    assert np.array_equal(motion.weight(one), np.zeros(6))
+    motion.update(se3.exp([0.01, 0, 0, 0, 0, 0.01]), 1 / 30)
+    near, far = motion.weight(min(one, other)), motion.weight(max(one, other))
+    assert near.shape == (6,) and (far > 0).all() and (near >= far).all()
+    motion.forget()
+    assert np.array_equal(motion.weight(one), np.zeros(6))
+
+
 def test_no_time_between_frames_gives_a_finite_prediction():
     motion = ConstantVelocity()
     motion.update(se3.exp([0.01, 0, 0, 0, 0, 0.01]), 0.0)

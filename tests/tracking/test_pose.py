@@ -12,6 +12,7 @@ from vslam.tracking.pose import MONO_GATE, STEREO_GATE, add_point, point_chi2, r
 PINHOLE = CAMERA.pinhole
 SIGMA, DISPARITY_SIGMA = 0.8, 0.3
 START = np.array([0.03, -0.02, 0.04, 0.02, -0.03, 0.01])  # 5 cm and 2 degrees off
+UNKNOWN = np.zeros(6)
 no_deadline = settings(deadline=None)  # the first call compiles
 
 
@@ -37,10 +38,10 @@ class Sight:
             self.xyz, self.uv.astype(np.float32), self.disparity.astype(np.float32), self.sigma, self.disparity_sigma,
         )  # fmt: skip
 
-    def refine(self, T_cw, rounds=4):
+    def refine(self, T_cw, expected=None, weight=UNKNOWN, rounds=4):
         inlier = np.zeros(len(self.xyz), np.uint8)
-        answer = refine_pose(T_cw, PINHOLE, *self.rows(), rounds, inlier)
-        count = answer[0] if isinstance(answer, tuple) else answer
+        expected = T_cw if expected is None else expected
+        count, self.noise = refine_pose(T_cw, PINHOLE, *self.rows(), expected, weight, rounds, inlier)
         return count, inlier.astype(bool)
 
     def information(self) -> np.ndarray:
@@ -118,6 +119,36 @@ def test_pose_is_found_among_outliers_as_well_as_the_noise_allows(stereo, wrong)
         assert error @ sight.information() @ error < 38
         assert count == inlier.sum() and not (inlier & sight.wrong).any()
         assert inlier[~sight.wrong].mean() > 0.87  # 95 % of 210 or more: spread 1.5 %
+
+
+@pytest.mark.parametrize("worse", [1.0, 3.0])
+def test_noise_of_the_image_is_told(worse):
+    sight = Sight(noise=worse)
+    count, inlier = sight.refine(se3.exp(START) @ sight.T_cw)
+    # a median of 300: spread 1.25 / sqrt(300) of sigma, counted in bins of a fifth
+    assert sight.noise == pytest.approx(worse, abs=0.25 + 0.1 * worse)
+    assert inlier.mean() > 0.87 if worse == 1.0 else inlier.mean() > 0.5  # depth is as bad, but is not judged anew
+
+
+def test_expected_pose_alone_is_taken():
+    sight = Sight(0)
+    T_cw = se3.exp(START) @ sight.T_cw
+    sight.refine(T_cw, expected=sight.T_cw, weight=np.full(6, 1e4))
+    # the last step is below a micrometre
+    np.testing.assert_allclose(T_cw, sight.T_cw, atol=1e-6)
+
+
+def test_expected_pose_and_points_meet_by_their_weights():
+    sight = Sight(noise=0.0)
+    off = np.array([0.002, 0, 0, 0, 0.001, 0])
+    expected = se3.exp(off) @ sight.T_cw
+    weight = np.full(6, 1e6)
+    T_cw = sight.T_cw.copy()
+    sight.refine(T_cw, expected, weight)
+    H = sight.information()
+    # minimum of xi' H xi + (xi - off)' W (xi - off); second order in off: 0.002^2 relative to 0.002
+    between = np.linalg.solve(H + np.diag(weight), weight * off)
+    np.testing.assert_allclose(se3.log(T_cw @ se3.inverse(sight.T_cw)), between, atol=2e-5)
 
 
 def test_rotation_stays_orthonormal():
