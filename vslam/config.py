@@ -48,6 +48,13 @@ class TrackingConfig:
     scale_factor: float = 1.5  # ratio of predicted and found keypoint scale
     max_turn_deg: float = 30.0  # between predicted and found keypoint orientation
     map_ratio: float = 0.9  # best to second best descriptor distance in the map search
+    surface_below: int = 100  # with fewer inliers the shape of the scene helps to find the pose
+    surface_weight: float = 0.02  # of one grid cell against one keypoint: neighbouring cells err alike
+    surface_reach_m: float = 0.2  # how far apart two cells may be at first and still be taken for the same
+    surface_min_share: float = 0.5  # of the cells that must fit, for a pose from depth alone
+    surface_max_rms_m: float = 0.05
+    keyframe_move_m: float = 0.25  # where there is little to see, a keyframe is due after this much motion
+    keyframe_turn_deg: float = 12.0
     keyframe_ratio: float = 0.75  # a keyframe is due when this part of the most inliers since the last one is left
     keyframe_min_held: int = 100  # or when fewer points with depth than this are held by the map ...
     keyframe_min_new: int = 70  # ... while more than this are not in it yet

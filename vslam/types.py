@@ -210,13 +210,22 @@ class Surface:
 
 
 @dataclass(frozen=True)
+class Surfaces:
+    """Shapes that K keyframes at `T_cw` (K, 4, 4) saw: `xyz`, `normal` (K, h, w, 3) in their camera frames."""
+
+    T_cw: np.ndarray
+    xyz: np.ndarray
+    normal: np.ndarray
+
+
+@dataclass(frozen=True)
 class LocalMap:
     """What the tracker knows of the map: an immutable copy, replaced as a whole.
 
     M map points: `row` (M,) int32 and `generation` (M,) int32 name them in the map; `xyz` (M, 3) float64 world,
     `normal` (M, 3) float32 mean direction from point to cameras, `size` (M,) float32 keypoint sigma times distance (px m),
     `words` (M, W). `reference` is the newest keyframe's id, `in_reference` (M,) bool the points it sees,
-    `T_cw` the poses of recent keyframes by id, `surfaces` the shapes they saw.
+    `T_cw` the poses of recent keyframes by id, `surfaces` the shapes that the newest and the nearest ones saw.
     """
 
     row: np.ndarray
@@ -228,7 +237,7 @@ class LocalMap:
     in_reference: np.ndarray
     reference: int
     T_cw: dict[int, np.ndarray]
-    surfaces: tuple[tuple[int, Surface], ...] = ()
+    surfaces: Surfaces | None = None
     epoch: int = 0
 
     def __len__(self) -> int:

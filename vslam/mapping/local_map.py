@@ -7,9 +7,10 @@ import numpy as np
 from vslam.geometry import se3
 from vslam.kernels import njit
 from vslam.mapping.map import Map, covisible
-from vslam.types import LocalMap
+from vslam.types import LocalMap, Surfaces
 
 RECENT_POSES = 64  # keyframes whose poses go along: the tracker's anchor is never older
+OTHER_SURFACES = 2  # keyframes besides the newest whose shape the tracker may lean on
 NEAR_ANGLE = 0.7  # radians between optical axes, NEAR_M metres between centres: such keyframes see much the same
 NEAR_M = 1.0
 
@@ -28,8 +29,19 @@ def build_local_map(map_: Map, slot: int, keyframes_wanted: int) -> LocalMap:
     return LocalMap(
         row, points.generation[row], points.xyz[row], points.normal[row], points.size[row], points.words[row],
         mark[row] == 2, int(keyframes.id[slot]), {keyframe: map_.pose(keyframe).copy() for keyframe in recent},
-        epoch=map_.epoch,
+        _surfaces(map_, np.concatenate([[slot], near[:OTHER_SURFACES]])), map_.epoch,
     )  # fmt: skip
+
+
+def _surfaces(map_: Map, slots: np.ndarray) -> Surfaces | None:
+    seen = [(slot, map_.frames[slot].surface) for slot in slots.tolist() if map_.frames[slot].surface is not None]
+    if not seen:
+        return None
+    return Surfaces(
+        np.stack([map_.keyframes.T_cw[slot] for slot, _ in seen]),
+        np.stack([surface.xyz for _, surface in seen]),
+        np.stack([surface.normal for _, surface in seen]),
+    )
 
 
 def near_keyframes(map_: Map, slot: int, wanted: int) -> np.ndarray:

@@ -79,9 +79,10 @@ class Points(Rows):
 
 class Keyframes(Rows):
     """Keyframes' features, `F` places each: `point` (S, F) the map point a feature shows or -1, `count` how many are
-    used; `id` -1 in free rows."""
+    used; `id` -1 in free rows; `weak` where the pose rests on the shape of surfaces."""
 
     id: np.ndarray
+    weak: np.ndarray
     T_cw: np.ndarray
     count: np.ndarray
     point: np.ndarray
@@ -96,7 +97,7 @@ class Keyframes(Rows):
         super().__init__(
             FIRST_KEYFRAMES,
             {
-                "id": ((), np.int32), "T_cw": ((4, 4), np.float64), "count": ((), np.int32),
+                "id": ((), np.int32), "weak": ((), np.uint8), "T_cw": ((4, 4), np.float64), "count": ((), np.int32),
                 "point": ((features,), np.int32), "xy": ((features, 2), np.float32), "sigma": each, "angle": each,
                 "disparity": each, "disparity_sigma": each,
             },
@@ -172,6 +173,7 @@ class Map:
         keyframes, frame = self.keyframes, request.frame
         n = min(len(frame), keyframes.features)
         keyframes.id[slot], keyframes.T_cw[slot], keyframes.count[slot] = keyframe, T_cw, n
+        keyframes.weak[slot] = request.weak
         keyframes.xy[slot, :n], keyframes.sigma[slot, :n] = frame.xy[:n], frame.features.sigma[:n] * request.noise
         keyframes.angle[slot, :n] = frame.features.angle[:n]
         keyframes.disparity[slot, :n], keyframes.disparity_sigma[slot, :n] = frame.disparity[:n], frame.disparity_sigma[:n]

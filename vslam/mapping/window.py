@@ -30,11 +30,18 @@ def adjust_window(
 
 
 def choose_window(map_: Map, slot: int, window: int, fixed_window: int) -> tuple[np.ndarray, np.ndarray]:
-    """Slots that move, in order of time, and slots that hold them; one keyframe always holds, the first if in view."""
+    """Slots that move, in order of time, and slots that hold them; one keyframe always holds, the first if in view.
+
+    Keyframes whose pose rests on surfaces hold: their few points would pull them anywhere.
+    """
     keyframes = map_.keyframes
     neighbours, _ = covisible(map_, slot)
     moving = np.concatenate([[slot], neighbours[: window - 1]]).astype(np.int64)
-    fixed = fixed_around(map_, moving, fixed_window)
+    weak = keyframes.weak[moving] > 0
+    fixed = np.concatenate([moving[weak], fixed_around(map_, moving, fixed_window)])
+    moving = moving[~weak]
+    if not len(moving):
+        return moving, fixed
     moving = moving[np.argsort(keyframes.id[moving])]
     if keyframes.id[moving[0]] == 0 or not len(fixed):
         moving, fixed = moving[1:], np.concatenate([moving[:1], fixed])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from vslam.config import DepthConfig
+from vslam.geometry import se3
 from vslam.kernels import njit
 from vslam.matching.distance import searchable
+from vslam.tracking.surface import build_surface
 from vslam.types import Camera, Features, Frame, Grid, RawFrame
 
 CELL = 16
@@ -14,27 +16,31 @@ CELL = 16
 
 
 def describe_frame(
-    raw: RawFrame, features: Features, camera: Camera, config: DepthConfig, T_depth_image: np.ndarray | None = None
+    raw: RawFrame, features: Features, camera: Camera, config: DepthConfig, cells: np.ndarray, T_depth_image: np.ndarray
 ) -> Frame:
-    """Undistort, look up depth and colour, and sort the features into a grid.
+    """Undistort, look up depth and colour, sort the features into a grid, and take the coarse shape of the scene.
 
-    `T_depth_image` (4, 4) is the camera's motion from the moment of the image to that of the depth.
+    `cells` are the shape's grid, see `surface.cell_centres`; `T_depth_image` (4, 4) is the camera's motion from the
+    moment of the image to that of the depth.
     """
     n = len(features)
     xy = camera.undistort(features.xy)
     disparity, sigma = np.zeros(n, np.float32), np.ones(n, np.float32)
+    surface = None
     if raw.depth is not None:
         sample_disparity(
-            raw.depth, features.xy, xy, camera.pinhole, np.eye(4) if T_depth_image is None else T_depth_image, config.max_m, config.max_step, config.noise_m, config.noise_per_m2,
+            raw.depth, features.xy, xy, camera.pinhole, T_depth_image, config.max_m, config.max_step, config.noise_m, config.noise_per_m2,
             config.noise_near_m, config.floor_px, disparity, sigma,
         )  # fmt: skip
+        surface = build_surface(raw.depth, camera, config, cells, se3.inverse(T_depth_image))
     columns, rows = camera.width // CELL + 1, camera.height // CELL + 1
     start, items = np.zeros(columns * rows + 1, np.int32), np.empty(n, np.int32)
     fill_grid(xy, columns, rows, start, items)
     grid = Grid(start, items, columns, rows)
     return Frame(
-        raw.timestamp, features, xy, disparity, sigma, searchable(features.descriptors), grid, _colours(raw, features)
-    )
+        raw.timestamp, features, xy, disparity, sigma, searchable(features.descriptors), grid,
+        _colours(raw, features), surface,
+    )  # fmt: skip
 
 
 def _colours(raw: RawFrame, features: Features) -> np.ndarray:

@@ -68,17 +68,9 @@ def refine_pose(T_cw, pinhole, xyz, uv, disparity, sigma, disparity_sigma, expec
 @njit(fastmath=True)
 def add_expected(T_cw, expected, weight, H, g):
     """Add what the motion model says: the increment that leads from `T_cw` to `expected` (4, 4), both rigid."""
-    between, increment = np.empty((4, 4)), np.empty(6)
-    for i in range(3):
-        for j in range(3):
-            between[i, j] = (
-                expected[i, 0] * T_cw[j, 0] + expected[i, 1] * T_cw[j, 1] + expected[i, 2] * T_cw[j, 2]
-            )
-    for i in range(3):
-        between[i, 3] = expected[i, 3]
-        for j in range(3):
-            between[i, 3] -= between[i, j] * T_cw[j, 3]
-    log_kernel(between, increment)
+    T_expected_camera, increment = np.empty((4, 4)), np.empty(6)
+    between(expected, T_cw, T_expected_camera)
+    log_kernel(T_expected_camera, increment)
     for k in range(6):
         H[k, k] += weight[k]
         g[k] += weight[k] * increment[k]
@@ -197,6 +189,17 @@ def solve6(H, g, x):
             s -= H[k, i] * x[k]
         x[i] = s / H[i, i]
     return True
+
+
+@njit(fastmath=True)
+def between(T_a, T_b, out):
+    """`out = T_a T_b^-1` for rigid motions (3 or 4, 4), the upper three rows."""
+    for i in range(3):
+        for j in range(3):
+            out[i, j] = T_a[i, 0] * T_b[j, 0] + T_a[i, 1] * T_b[j, 1] + T_a[i, 2] * T_b[j, 2]
+        out[i, 3] = T_a[i, 3]
+        for j in range(3):
+            out[i, 3] -= out[i, j] * T_b[j, 3]
 
 
 @njit

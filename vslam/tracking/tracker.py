@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,12 @@ from vslam.tracking.motion import ConstantVelocity
 from vslam.tracking.pose import refine_pose
 from vslam.tracking.relocalise import locate
 from vslam.tracking.stages import StageClock
+from vslam.tracking.surface import align, cell_centres
 from vslam.types import Camera, Frame, KeyframeRequest, LocalMap, RawFrame, Reason, State, Tracked
 
 REFINE_ROUNDS = 4
+ALIGN_ITERATIONS = 10
+MAX_GAP_S = 0.5  # after a longer loss nothing is known of the motion
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ class Tracker:
         self._camera, self._extractor, self._config = camera, extractor, config
         self._local_map, self._submit = local_map, submit
         self._pinhole = camera.pinhole
+        self._cells = cell_centres(camera)
         self._motion = ConstantVelocity()
         self._last: Posed | None = None
         self._since_keyframe = 0
@@ -100,12 +104,10 @@ class Tracker:
         clock = StageClock()
         features = self._extractor.extract(grey)
         clock.mark("extract")
-        T_depth_image = self._motion.predict(raw.depth_delay) if raw.depth_delay else None
-        frame = describe_frame(raw, features, self._camera, self._config.depth, T_depth_image)
+        T_depth_image = self._motion.predict(raw.depth_delay)
+        frame = describe_frame(raw, features, self._camera, self._config.depth, self._cells, T_depth_image)
         clock.mark("describe")
         local_map = self._local_map()
-        if len(frame) < self._config.tracking.min_keypoints:
-            return self._lost(frame, Reason.FEW_KEYPOINTS, 0, clock)
         if local_map is None:
             return self._start(frame, clock)
         failure = Estimate(None, Reason.FEW_MATCHES)
@@ -118,8 +120,12 @@ class Tracker:
             view = self._see_map(frame, local_map, estimate)
             clock.mark("map")
             if view.inliers >= self._config.tracking.min_inliers:
-                return self._tracked(frame, local_map, view, estimate.reason, clock)
+                return self._tracked(frame, local_map, view, State.OK, estimate.reason, clock)
             failure = Estimate(None, Reason.FEW_INLIERS, view.matches)
+        view = self._from_depth(frame, local_map)
+        clock.mark("surface")
+        if view is not None:
+            return self._tracked(frame, local_map, view, State.WEAK, Reason.FROM_DEPTH, clock)
         return self._lost(frame, failure.reason, failure.matches, clock)
 
     # -- the steps ----------------------------------------------------------------------------------------------
@@ -191,7 +197,42 @@ class Tracker:
         inliers, inlier, noise = self._refine(T_cw, frame, local_map.xyz[rows], match[rows], estimate.expected)
         point = np.full(len(frame), -1, np.int32)
         point[match[rows[inlier]]] = rows[inlier]
+        if settings.min_inliers <= inliers < settings.surface_below:
+            self._align(T_cw, frame, local_map, point, estimate.expected)
         return MapView(T_cw, point, len(rows), inliers, visible, noise)
+
+    def _from_depth(self, frame: Frame, local_map: LocalMap) -> MapView | None:
+        """Where neither texture nor light is left: go on as before, and let the shape of the scene correct that."""
+        last, settings = self._last, self._config.tracking
+        if last is None or last.reference not in local_map.T_cw:
+            return None
+        guess = self._motion.predict(frame.timestamp - last.frame.timestamp)
+        T_cw = guess @ last.T_frame_reference @ local_map.T_cw[last.reference]
+        expected, nothing = T_cw.copy(), np.full(len(frame), -1, np.int32)
+        share, rms = self._align(T_cw, frame, local_map, nothing, expected)
+        if share < settings.surface_min_share or rms > settings.surface_max_rms_m:
+            return None
+        view = self._see_map(frame, local_map, Estimate(T_cw.copy(), Reason.FROM_DEPTH, 0, expected))
+        if view.inliers >= settings.min_inliers // 2:
+            self._align(T_cw, frame, local_map, view.point, expected)
+        return replace(view, T_cw=T_cw)
+
+    def _align(
+        self, T_cw: np.ndarray, frame: Frame, local_map: LocalMap, point: np.ndarray, expected: np.ndarray | None
+    ) -> tuple[float, float]:
+        """Improve `T_cw` in place by the shapes that keyframes near saw; see `surface.align`."""
+        others, settings, surface = local_map.surfaces, self._config.tracking, frame.surface
+        if others is None or surface is None:
+            return 0.0, 0.0
+        seen, weight = np.flatnonzero(point >= 0), np.zeros(6)
+        if expected is not None and self._last is not None:
+            weight = self._motion.weight(frame.timestamp - self._last.frame.timestamp)
+        return align(
+            T_cw, self._pinhole, local_map.xyz[point[seen]], frame.xy[seen], frame.disparity[seen],
+            frame.features.sigma[seen], frame.disparity_sigma[seen], T_cw.copy() if expected is None else expected,
+            weight, surface.xyz, surface.normal, surface.sigma, others.xyz, others.normal, others.T_cw,
+            settings.surface_weight, settings.surface_reach_m, ALIGN_ITERATIONS,
+        )  # fmt: skip
 
     def _search(self, frame, T_cw, xyz, normal, size, angle, words, radius_px, radius_sigmas, max_turn, ratio):
         match, distance = np.empty(len(xyz), np.int32), np.empty(len(xyz), np.float32)
@@ -229,7 +270,9 @@ class Tracker:
         self._remember(frame, 0, np.eye(4), np.eye(4), none, None)
         return self._answer(frame, State.OK, Reason.FIRST_FRAME, np.eye(4), 0, 0, True, clock)
 
-    def _tracked(self, frame: Frame, local_map: LocalMap, view: MapView, reason: Reason, clock: StageClock) -> Tracked:
+    def _tracked(
+        self, frame: Frame, local_map: LocalMap, view: MapView, state: State, reason: Reason, clock: StageClock
+    ) -> Tracked:
         reference = local_map.reference
         T_frame_reference = view.T_cw @ se3.inverse(local_map.T_cw[reference])
         self._learn_motion(frame, local_map, view.T_cw)
@@ -237,21 +280,24 @@ class Tracker:
         seen = view.point[view.point >= 0]
         self._visible.append(local_map.row[np.flatnonzero(view.visible)])
         self._found.append(local_map.row[seen])
-        keyframe = self._needs_keyframe(frame, local_map, view)
+        keyframe = self._needs_keyframe(frame, local_map, view, T_frame_reference)
         if keyframe:
             row, generation = np.full(len(frame), -1, np.int32), np.zeros(len(frame), np.int32)
             has = view.point >= 0
             row[has], generation[has] = local_map.row[view.point[has]], local_map.generation[view.point[has]]
-            self._request(frame, reference, T_frame_reference, row, generation, view.noise)
+            self._request(frame, reference, T_frame_reference, row, generation, view.noise, state is State.WEAK)
             self._requested_at = reference
         clock.mark("decide")
         return self._answer(
-            frame, State.OK, reason, se3.inverse(view.T_cw), view.matches, view.inliers, keyframe, clock
+            frame, state, reason, se3.inverse(view.T_cw), view.matches, view.inliers, keyframe, clock
         )
 
     def _lost(self, frame: Frame, reason: Reason, matches: int, clock: StageClock) -> Tracked:
-        self._last = None
-        self._motion.forget()
+        if self._last is not None and frame.timestamp - self._last.frame.timestamp > MAX_GAP_S:
+            self._last = None
+            self._motion.forget()
+        if len(frame) < self._config.tracking.min_keypoints:
+            reason = Reason.FEW_KEYPOINTS
         self._since_keyframe += 1
         return self._answer(frame, State.LOST, reason, None, matches, 0, False, clock)
 
@@ -279,14 +325,16 @@ class Tracker:
         self._last = Posed(frame, reference, T_frame_reference, xyz, has)
         self.anchors.append(Anchor(frame.timestamp, reference, T_frame_reference))
 
-    def _request(self, frame, reference, T_frame_reference, row, generation, noise=1.0) -> None:
+    def _request(self, frame, reference, T_frame_reference, row, generation, noise=1.0, weak=False) -> None:
         visible, found = (
             np.concatenate(parts) if parts else np.empty(0, np.int32) for parts in (self._visible, self._found)
         )
-        self._submit(KeyframeRequest(frame, reference, T_frame_reference, row, generation, visible, found, noise))
+        self._submit(KeyframeRequest(frame, reference, T_frame_reference, row, generation, visible, found, noise, weak))
         self._visible, self._found, self._since_keyframe = [], [], 0
 
-    def _needs_keyframe(self, frame: Frame, local_map: LocalMap, view: MapView) -> bool:
+    def _needs_keyframe(
+        self, frame: Frame, local_map: LocalMap, view: MapView, T_frame_reference: np.ndarray
+    ) -> bool:
         """Many of the points seen after the last keyframe are gone, or much that has depth is not in the map yet, or it was long ago."""
         settings = self._config.tracking
         self._since_keyframe += 1
@@ -299,4 +347,9 @@ class Tracker:
         near = frame.disparity > 0
         held = np.count_nonzero(near & (view.point >= 0))
         much_new = held < settings.keyframe_min_held and np.count_nonzero(near) - held > settings.keyframe_min_new
+        if view.inliers < settings.surface_below:
+            motion = se3.log(T_frame_reference)
+            moved = np.linalg.norm(motion[:3]) > settings.keyframe_move_m
+            turned = np.linalg.norm(motion[3:]) > math.radians(settings.keyframe_turn_deg)
+            return bool(moved or turned)
         return bool(few_left or much_new or self._since_keyframe >= settings.keyframe_max_gap)
