@@ -82,10 +82,14 @@ def test_black_frames_with_depth_are_lost_or_weak_and_then_near():
     frames = list(filmed(FRAMES))
     for k in (20, 21, 22):
         frames[k] = replace(frames[k], image=np.zeros_like(frames[k].image))
-    answers, trajectory = run(frames)
+    answers, _ = run(frames)
     assert {answer.state for answer in answers[20:23]} <= {State.LOST, State.WEAK}
     assert all(answer.state == State.OK for answer in answers[23:])
-    check_near(trajectory.poses, walk(FRAMES)[np.rint(trajectory.timestamps * FPS).astype(int)])
+    for answer, T_wc in zip(answers[20:23], walk(FRAMES)[20:23], strict=True):
+        if answer.T_world_camera is not None:  # from the shape of the room alone: as near as cells of 8 pixels, 8 cm at the far wall, allow
+            assert np.linalg.norm((answer.T_world_camera - T_wc)[:3, 3]) < 0.05
+    tracked = np.array([answer.T_world_camera for answer in answers[23:]])
+    check_near(tracked, walk(FRAMES)[23:])
 
 
 def test_frames_without_depth_are_tracked():
