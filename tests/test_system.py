@@ -86,7 +86,7 @@ def test_black_frames_with_depth_are_lost_or_weak_and_then_near():
     assert {answer.state for answer in answers[20:23]} <= {State.LOST, State.WEAK}
     assert all(answer.state == State.OK for answer in answers[23:])
     for answer, T_wc in zip(answers[20:23], walk(FRAMES)[20:23], strict=True):
-        if answer.T_world_camera is not None:  # from the shape of the room alone: as near as cells of 8 pixels, 8 cm at the far wall, allow
+        if answer.T_world_camera is not None:  # from depth alone, in cells 8 cm wide at the far wall
             assert np.linalg.norm((answer.T_world_camera - T_wc)[:3, 3]) < 0.05
     tracked = np.array([answer.T_world_camera for answer in answers[23:]])
     check_near(tracked, walk(FRAMES)[23:])
