@@ -42,7 +42,7 @@ class TrackingConfig:
     min_matches: int = 15  # to the previous frame
     min_inliers: int = 20  # of the map, after the last refinement
     search_px: float = 12.0  # at 640 pixels width, around the predicted place in the next frame
-    wide_search_px: float = 60.0  # the second attempt, when the motion was not as predicted
+    enough_share: float = 0.4  # of the last frame's inliers; with fewer the motion was not as predicted
     map_search_px: float = 4.0  # around the projection of a map point, plus map_search_sigmas of the keypoint
     map_search_sigmas: float = 6.0
     scale_factor: float = 1.5  # ratio of predicted and found keypoint scale

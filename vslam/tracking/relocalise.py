@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 
 from vslam.matching.brute import nearest
-from vslam.types import Camera, Frame, LocalMap
+from vslam.types import Camera, Frame
 
 RANSAC_ROUNDS = 300  # enough for 99.9 % at half outliers and four points
 RANSAC_PX = 4.0  # reprojection error of an inlier: the noise of a coarse pyramid level
 
 
-def locate(
-    frame: Frame, local_map: LocalMap, among: np.ndarray, camera: Camera, max_distance: float, min_inliers: int
-) -> tuple[np.ndarray | None, int]:
-    """`T_cw` (4, 4) from mutual nearest neighbours of the map points `among` (M,) bool, and the number of matches.
+class Located(NamedTuple):
+    """`T_cw` (4, 4) from the points' frame to the camera, None where too few agree on one; `matches` their number."""
 
-    The pose is None where fewer than `min_inliers` points agree on one.
-    """
-    rows = np.flatnonzero(among)
-    index, distance, _, back = nearest(local_map.words[rows], frame.words)
-    if not len(back):
-        return None, 0
-    good = (distance < max_distance) & (back[index] == np.arange(len(rows)))
+    T_cw: np.ndarray | None
+    matches: int
+
+
+def locate(
+    frame: Frame, xyz: np.ndarray, words: np.ndarray, camera: Camera, max_distance: float, min_inliers: int
+) -> Located:
+    """Match points (M, 3) described by `words` (M, W) with all features of a frame, mutually, and solve for its pose."""
+    index, distance, _, back = nearest(words, frame.words)
+    if not len(back) or not len(index):
+        return Located(None, 0)
+    good = (distance < max_distance) & (back[index] == np.arange(len(xyz)))
     matches = int(good.sum())
     if matches < min_inliers:
-        return None, matches
+        return Located(None, matches)
     found, rotation, translation, inliers = cv2.solvePnPRansac(
-        local_map.xyz[rows[good]], frame.xy[index[good]].astype(np.float64), camera.K, None,
+        xyz[good], frame.xy[index[good]].astype(np.float64), camera.K, None,
         iterationsCount=RANSAC_ROUNDS, reprojectionError=RANSAC_PX, confidence=0.999, flags=cv2.SOLVEPNP_EPNP,
     )  # fmt: skip
     if not found or inliers is None or len(inliers) < min_inliers:
-        return None, matches
+        return Located(None, matches)
     T_cw = np.eye(4)
     T_cw[:3, :3], T_cw[:3, 3] = cv2.Rodrigues(rotation)[0], translation.ravel()
-    return T_cw, matches
+    return Located(T_cw, matches)

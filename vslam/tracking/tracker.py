@@ -67,6 +67,14 @@ class MapView:
     noise: float
 
 
+@dataclass(frozen=True)
+class Sight:
+    """The best view of the map so far; `reason` says how it was found, or why there is none."""
+
+    view: MapView | None
+    reason: Reason
+
+
 class Tracker:
     """Follows the camera from frame to frame and asks for keyframes.
 
@@ -92,6 +100,7 @@ class Tracker:
         self._cells = cell_centres(camera)
         self._motion = ConstantVelocity()
         self._last: Posed | None = None
+        self._last_inliers = 0
         self._since_keyframe = 0
         self._peak = (-1, 0)  # the newest keyframe, and the most inliers since it came
         self._requested_at = -1  # reference keyframe at the time of the last request
@@ -110,56 +119,78 @@ class Tracker:
         local_map = self._local_map()
         if local_map is None:
             return self._start(frame, clock)
-        failure = Estimate(None, Reason.FEW_MATCHES)
-        for guess in (self._from_previous, self._from_reference, self._from_keyframes):
-            estimate = guess(frame, local_map)
-            clock.mark("match")
-            if estimate.T_cw is None:
-                failure = estimate
-                continue
-            view = self._see_map(frame, local_map, estimate)
-            clock.mark("map")
-            if view.inliers >= self._config.tracking.min_inliers:
-                return self._tracked(frame, local_map, view, State.OK, estimate.reason, clock)
-            failure = Estimate(None, Reason.FEW_INLIERS, view.matches)
+        sight = self._first_good_sight(frame, local_map, clock)
+        if sight.view is not None and sight.view.inliers >= self._config.tracking.min_inliers:
+            return self._tracked(frame, local_map, sight.view, State.OK, sight.reason, clock)
         view = self._from_depth(frame, local_map)
         clock.mark("surface")
         if view is not None:
             return self._tracked(frame, local_map, view, State.WEAK, Reason.FROM_DEPTH, clock)
-        return self._lost(frame, failure.reason, failure.matches, clock)
+        return self._lost(frame, sight.reason, sight.view.matches if sight.view else 0, clock)
 
     # -- the steps ----------------------------------------------------------------------------------------------
 
-    def _from_previous(self, frame: Frame, local_map: LocalMap) -> Estimate:
-        """Follow the previous frame's points, first where the motion model expects them, then farther around."""
-        last = self._last
-        if last is None or last.reference not in local_map.T_cw:
+    def _first_good_sight(self, frame: Frame, local_map: LocalMap, clock: StageClock) -> Sight:
+        """Try one guess after another until the map is seen about as well as in the last frame; else the best sight."""
+        best = Sight(None, Reason.FEW_MATCHES)
+        enough = max(self._config.tracking.min_inliers, self._config.tracking.enough_share * self._last_inliers)
+        for guess in (self._from_motion, self._from_previous, self._from_reference, self._from_keyframes):
+            estimate = guess(frame, local_map)
+            clock.mark("match")
+            if estimate.T_cw is None:
+                continue
+            view = self._see_map(frame, local_map, estimate)
+            clock.mark("map")
+            if best.view is None or view.inliers > best.view.inliers:
+                few = view.inliers < self._config.tracking.min_inliers
+                best = Sight(view, Reason.FEW_INLIERS if few else estimate.reason)
+            if best.view.inliers >= enough:
+                break
+        return best
+
+    def _from_motion(self, frame: Frame, local_map: LocalMap) -> Estimate:
+        """Follow the previous frame's points to where the motion model expects them."""
+        last = self._last_in(local_map)
+        if last is None:
             return Estimate(None, Reason.FEW_MATCHES)
         guess = self._motion.predict(frame.timestamp - last.frame.timestamp)
-        near, wide = self._config.tracking.search_px, self._config.tracking.wide_search_px
-        T_frame_last, matches = self._follow(frame, last, guess, guess, near)
-        if T_frame_last is None:
-            T_frame_last, matches = self._follow(frame, last, np.eye(4), guess, wide)
-            if T_frame_last is not None:
-                T_frame_last, matches = self._follow(frame, last, T_frame_last, guess, near)
-        if T_frame_last is None:
-            return Estimate(None, Reason.FEW_MATCHES, matches)
+        match = self._search_previous(frame, last, guess)
+        return self._from_pairs(frame, local_map, last, match, guess, Reason.NONE)
+
+    def _from_previous(self, frame: Frame, local_map: LocalMap) -> Estimate:
+        """The previous frame's points by appearance alone: the motion was not as expected."""
+        last = self._last_in(local_map)
+        if last is None:
+            return Estimate(None, Reason.FEW_MATCHES)
+        known = np.flatnonzero(last.has_xyz)
+        found = locate(
+            frame, last.xyz[known], last.frame.words[known], self._camera, self._extractor.max_distance,
+            self._config.tracking.min_matches,
+        )  # fmt: skip
+        if found.T_cw is None:
+            return Estimate(None, Reason.FEW_MATCHES, found.matches)
         T_last_world = last.T_frame_reference @ local_map.T_cw[last.reference]
-        return Estimate(T_frame_last @ T_last_world, Reason.NONE, matches, guess @ T_last_world)
+        return Estimate(found.T_cw @ T_last_world, Reason.MOTION_TOO_LARGE, found.matches)
 
-    def _follow(
-        self, frame: Frame, last: Posed, T_frame_last: np.ndarray, expected: np.ndarray, radius_px: float
-    ) -> tuple[np.ndarray | None, int]:
-        """The motion since the last frame from its points found around where `T_frame_last` puts them."""
-        match = self._search_previous(frame, last, T_frame_last, radius_px * self._camera.width / 640)
+    def _from_pairs(
+        self, frame: Frame, local_map: LocalMap, last: Posed, match: np.ndarray, guess: np.ndarray, reason: Reason
+    ) -> Estimate:
+        """The pose from features `match` (N,) of this frame that show the last frame's points; -1 for none."""
         rows = np.flatnonzero(match >= 0)
+        T_frame_last, T_last_world = guess.copy(), last.T_frame_reference @ local_map.T_cw[last.reference]
         if len(rows) < self._config.tracking.min_matches:
-            return None, len(rows)
-        T_frame_last = T_frame_last.copy()
-        inliers = self._refine(T_frame_last, frame, last.xyz[rows], match[rows], expected)[0]
-        return (T_frame_last if inliers >= self._config.tracking.min_matches else None), len(rows)
+            return Estimate(None, Reason.FEW_MATCHES, len(rows))
+        inliers = self._refine(T_frame_last, frame, last.xyz[rows], match[rows], guess)[0]
+        if inliers < self._config.tracking.min_matches:
+            return Estimate(None, Reason.FEW_MATCHES, len(rows))
+        return Estimate(T_frame_last @ T_last_world, reason, len(rows), guess @ T_last_world)
 
-    def _search_previous(self, frame: Frame, last: Posed, T_frame_last: np.ndarray, radius: float) -> np.ndarray:
+    def _last_in(self, local_map: LocalMap) -> Posed | None:
+        """The last tracked frame, if the local map still knows what it is relative to."""
+        return self._last if self._last is not None and self._last.reference in local_map.T_cw else None
+
+    def _search_previous(self, frame: Frame, last: Posed, T_frame_last: np.ndarray) -> np.ndarray:
+        radius = self._config.tracking.search_px * self._camera.width / 640
         size = last.frame.features.sigma * np.linalg.norm(last.xyz, axis=1).astype(np.float32)
         known = np.flatnonzero(last.has_xyz)
         match = np.full(len(last.frame), -1, np.int32)
@@ -179,9 +210,11 @@ class Tracker:
         return self._by_appearance(frame, local_map, np.ones(len(local_map), bool), Reason.FROM_KEYFRAMES)
 
     def _by_appearance(self, frame: Frame, local_map: LocalMap, among: np.ndarray, reason: Reason) -> Estimate:
-        nearest = self._extractor.max_distance
-        T_cw, matches = locate(frame, local_map, among, self._camera, nearest, self._config.tracking.min_matches)
-        return Estimate(T_cw, Reason.FEW_MATCHES if T_cw is None else reason, matches)
+        found = locate(
+            frame, local_map.xyz[among], local_map.words[among], self._camera, self._extractor.max_distance,
+            self._config.tracking.min_matches,
+        )  # fmt: skip
+        return Estimate(found.T_cw, Reason.FEW_MATCHES if found.T_cw is None else reason, found.matches)
 
     def _see_map(self, frame: Frame, local_map: LocalMap, estimate: Estimate) -> MapView:
         """Look for every point of the local map where it should appear, and fit the pose to all that are found."""
@@ -203,8 +236,8 @@ class Tracker:
 
     def _from_depth(self, frame: Frame, local_map: LocalMap) -> MapView | None:
         """Where neither texture nor light is left: go on as before, and let the shape of the scene correct that."""
-        last, settings = self._last, self._config.tracking
-        if last is None or last.reference not in local_map.T_cw:
+        last, settings = self._last_in(local_map), self._config.tracking
+        if last is None:
             return None
         guess = self._motion.predict(frame.timestamp - last.frame.timestamp)
         T_cw = guess @ last.T_frame_reference @ local_map.T_cw[last.reference]
@@ -277,6 +310,7 @@ class Tracker:
         T_frame_reference = view.T_cw @ se3.inverse(local_map.T_cw[reference])
         self._learn_motion(frame, local_map, view.T_cw)
         self._remember(frame, reference, T_frame_reference, view.T_cw, view.point, local_map)
+        self._last_inliers = view.inliers
         seen = view.point[view.point >= 0]
         self._visible.append(local_map.row[np.flatnonzero(view.visible)])
         self._found.append(local_map.row[seen])
