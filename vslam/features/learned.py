@@ -33,7 +33,7 @@ class Config:
     threshold: float = 0.005  # keypoint probability of a pixel
     nms_radius: int = 3  # pixels of the network's input
     border: int = 4  # pixels without keypoints, where the network saw padding
-    candidates: float = 1.5  # so many times the wanted keypoints, the best ones, are spread over the image
+    candidates: float = 1.2  # so many times the wanted keypoints, the best ones, are spread over the image
     use_reliability: bool = True  # rank by the chance of finding the mate too
     sigma: float = 0.0  # pixels of the network's input; 0: as measured for the shipped network
 
