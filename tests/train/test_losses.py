@@ -37,6 +37,22 @@ def test_dual_softmax_equals_naive():
     assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
+def test_hardest_triplet_equals_naive():
+    rng = np.random.default_rng(2)
+    a, b = unit_rows(rng, 1, 25, 8), unit_rows(rng, 1, 25, 8)
+    points = torch.from_numpy(rng.uniform(0, 60, (2, 1, 25, 2)).astype(np.float32))
+    valid = torch.from_numpy(rng.random((1, 25)) < 0.8)
+    blocked = [losses.blocked_pairs(points[k], valid) for k in (0, 1)]
+    found = losses.hardest_triplet(a @ b.transpose(1, 2), *blocked, valid, margin=0.5)
+    terms = []
+    for i in np.flatnonzero(valid[0]):
+        for query, others, places in ((a[0, i], b[0], points[1, 0]), (b[0, i], a[0], points[0, 0])):
+            far = [j for j in np.flatnonzero(valid[0]) if float((places[j] - places[i]).norm()) > 8]
+            nearest = min(float(((query - others[j]) ** 2).sum()) for j in far)
+            terms.append(max(0.0, float(((query - others[i]) ** 2).sum()) - nearest + 0.5))
+    assert float(found) == pytest.approx(np.mean(terms), rel=1e-4)
+
+
 def test_equal_descriptors_lose_less_than_shuffled_ones():
     a = unit_rows(np.random.default_rng(1), 1, 40, 16)
     points = torch.arange(40.0)[None, :, None] * torch.tensor([20.0, 0.0])

@@ -51,7 +51,7 @@ class JointModel(nn.Module):
         whole = F.normalize(values, dim=2).chunk(2)
         signs = (losses.straight_through_sign(values) / values.shape[2] ** 0.5).chunk(2)
         descriptor, logits = losses.dual_softmax(*unit, scales[0], *blocked, valid)
-        bits_float, _ = losses.dual_softmax(*whole, scales[1], *blocked, valid)
+        bits_float, value_logits = losses.dual_softmax(*whole, scales[1], *blocked, valid)
         bits, bit_logits = losses.dual_softmax(*signs, scales[2], *blocked, valid)
         right = losses.reliability_targets(logits, points[0], points[1], valid)
         right_bits = losses.reliability_targets(bit_logits, points[0], points[1], valid)
@@ -63,6 +63,7 @@ class JointModel(nn.Module):
             "descriptor": descriptor,
             "bits_float": bits_float,
             "bits": bits,
+            "triplet": losses.hardest_triplet(value_logits / scales[1], *blocked, valid),
             "balance": losses.bit_balance(values, valid.repeat(2, 1)),
             "reliability": reliability,
             "right": (right * valid).sum() / count,
@@ -76,5 +77,5 @@ def _pointwise(layer: nn.Conv2d, features: Tensor) -> Tensor:
 
 
 def total(parts: dict[str, Tensor], weights: LossWeights) -> Tensor:
-    """The weighted sum of the parts."""
-    return sum(getattr(weights, name) * value for name, value in parts.items() if hasattr(weights, name))
+    """The weighted sum of the parts; those of weight 0, and the figures to watch, are left out."""
+    return sum(getattr(weights, name) * value for name, value in parts.items() if getattr(weights, name, 0.0))

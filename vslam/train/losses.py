@@ -45,6 +45,22 @@ def dual_softmax(
     return -((forth + back) * valid).sum() / (2 * valid.sum().clamp(min=1)), logits
 
 
+def hardest_triplet(
+    cosines: Tensor, blocked_a: Tensor, blocked_b: Tensor, valid: Tensor, margin: float = 1.0
+) -> Tensor:
+    """GCNv2's loss: a point's mate nearer, by `margin`, than the nearest of all points more than 8 px from the mate.
+
+    `cosines` (N, P, P) of unit descriptors, row i's mate is column i; distances are squared, 2 - 2 cos; both ways.
+    """
+    distance = 2 - 2 * cosines
+    right = distance.diagonal(dim1=1, dim2=2)
+    itself = torch.eye(cosines.shape[1], dtype=torch.bool, device=cosines.device)
+    nearest_b = distance.masked_fill(blocked_b | itself, -FAR).amin(dim=2)
+    nearest_a = distance.transpose(1, 2).masked_fill(blocked_a | itself, -FAR).amin(dim=2)
+    each = F.relu(right - nearest_b + margin) + F.relu(right - nearest_a + margin)
+    return (each * valid).sum() / (2 * valid.sum().clamp(min=1))
+
+
 def straight_through_sign(values: Tensor) -> Tensor:
     """Sign (+-1) whose gradient is passed where |value| <= 1 (Courbariaux et al. 2016)."""
     clipped = values.clamp(-1, 1)

@@ -21,6 +21,7 @@ class LossWeights:
     descriptor: float = 1.0  # dual softmax of unit float descriptors
     bits_float: float = 0.5  # dual softmax of the 256 values before the sign, unit length
     bits: float = 1.0  # dual softmax of straight-through signs / 16
+    triplet: float = 0.0  # GCNv2's own loss on the 256 values; in the place of bits_float and bits
     balance: float = 0.02  # every bit one half of the time
     reliability: float = 0.5  # binary cross-entropy with 'mutual nearest neighbour is right'
 
