@@ -54,7 +54,7 @@ def test_sizes_change_from_call_to_call(backend):
 def test_threads_share_a_session(backend, image):
     opened = open_session(models.find_model(NAMES[0]).file("fp32"), backend)
     inputs = [np.ascontiguousarray(np.roll(image, 16 * k, axis=3)) for k in range(4)]
-    alone = [opened.run(each)["score"] for each in inputs]
+    alone = [opened.run(each)["score"].copy() for each in inputs]
     wrong = []
 
     def work(k: int) -> None:

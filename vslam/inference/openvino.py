@@ -39,7 +39,7 @@ class OpenVinoSession:
             requests[image.shape] = self._compile(image.shape).create_infer_request()
         request = requests[image.shape]
         request.infer([image])
-        return {name: request.get_output_tensor(k).data.copy() for k, name in enumerate(self.outputs)}
+        return {name: request.get_output_tensor(k).data for k, name in enumerate(self.outputs)}
 
     def _compile(self, shape: tuple[int, ...]) -> openvino.CompiledModel:
         with self._lock:

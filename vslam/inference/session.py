@@ -26,7 +26,7 @@ class Session(Protocol):
     outputs: tuple[str, ...]
 
     def run(self, image: np.ndarray) -> dict[str, np.ndarray]:
-        """Named output maps of an input float32 (1, 1, H, W); the arrays belong to the caller."""
+        """Named output maps of an input float32 (1, 1, H, W); good until the same thread runs the session again."""
         ...
 
 
