@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from vslam.errors import VslamError
 
 T = TypeVar("T")
+
+TRAINING = "train-"  # names of shipped files with settings of a training run, not of SLAM, begin so
+WITHOUT_DOT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")  # 1e-3: a number to people, a word to YAML 1.1
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class TrackingConfig:
     min_matches: int = 15  # to the previous frame
     min_inliers: int = 20  # of the map, after the last refinement
     search_px: float = 12.0  # at 640 pixels width, around the predicted place in the next frame
-    enough_share: float = 0.4  # of the last frame's inliers; with fewer the motion was not as predicted
+    enough_share: float = 0.4  # of the inliers after the last keyframe; with fewer the motion was not as predicted
     map_search_px: float = 4.0  # around the projection of a map point, plus map_search_sigmas of the keypoint
     map_search_sigmas: float = 6.0
     scale_factor: float = 1.5  # ratio of predicted and found keypoint scale
@@ -58,7 +62,7 @@ class TrackingConfig:
     keyframe_ratio: float = 0.75  # a keyframe is due when this part of the most inliers since the last one is left
     keyframe_min_held: int = 100  # or when fewer points with depth than this are held by the map ...
     keyframe_min_new: int = 70  # ... while more than this are not in it yet
-    keyframe_min_gap: int = 2  # frames between keyframes
+    keyframe_min_gap: int = 1  # frames between keyframes
     keyframe_max_gap: int = 30
 
 
@@ -129,8 +133,11 @@ def load_config(path: str | Path | None = None, overrides: list[str] | tuple[str
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
                 raise VslamError(f"--set {word}: '{parent}' is a value, not a group of settings")
-        node[last] = yaml.safe_load(text)
         where = f"--set {word}"
+        try:
+            node[last] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise VslamError(f"{where}: not a YAML value: {str(error).splitlines()[0]}") from None
         from_dict(Config, values, where)
     return from_dict(Config, values, where)
 
@@ -144,7 +151,9 @@ def find_config(path: str | Path) -> Path:
         named = shipped / f"{path}.yaml"
         if named.is_file():
             return named
-    known = sorted({found.stem for folder in shipped_folders("configs") for found in folder.glob("*.yaml")})
+    shipped = {found.stem for folder in shipped_folders("configs") for found in folder.glob("*.yaml")}
+    same_kind = str(path).startswith(TRAINING)
+    known = sorted(name for name in shipped if name.startswith(TRAINING) == same_kind)
     raise VslamError(f"{path}: no such configuration file; shipped ones: {', '.join(known) or 'none'}")
 
 
@@ -179,6 +188,11 @@ def _build(kind: Any, value: Any, where: str, key: str) -> Any:
         return tuple(_build(get_args(kind)[0], item, where, key) for item in value)
     if origin is dict:
         kind = dict
+    if value is None:
+        raise VslamError(f"{where}: {key} has no value; expected {kind.__name__}")
+    if kind in (int, float) and isinstance(value, str) and WITHOUT_DOT.fullmatch(value):
+        value = float(value)
+        value = int(value) if value.is_integer() else value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):

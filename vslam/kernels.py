@@ -1,36 +1,36 @@
 """The one way to compile a kernel: `from vslam.kernels import njit`.
 
-Numba's disk cache does not notice an edit in another file's kernel, and fails where no folder is writable. So, before
-numba is imported, its cache is sent to a folder of ours whose name carries a hash of all kernel sources.
+Numba's disk cache does not notice an edit in another file, be it of a kernel or of a constant that a kernel has taken
+in, and fails where no folder is writable. So it is sent to a folder of ours whose name carries a hash of all sources
+that kernels can take anything from.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import sys
 from pathlib import Path
+
+import numba
+from numba import types
+from numba.extending import intrinsic
 
 from vslam.cache import cache_folder
 
 PACKAGE = Path(__file__).resolve().parent
+ROOMS = ("features", "matching", "tracking", "mapping", "geometry", "datasets/synthetic")
+"""Where kernels and their constants are; the package's other folders define neither."""
 
 
 def _kernel_hash() -> str:
     digest = hashlib.sha256()
-    for file in sorted(PACKAGE.rglob("*.py")):
-        source = file.read_bytes()
-        if b"njit" in source:
-            digest.update(source)
+    files = [PACKAGE / "kernels.py", *(file for room in ROOMS for file in (PACKAGE / room).rglob("*.py"))]
+    for file in sorted(files):
+        digest.update(file.relative_to(PACKAGE).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:12]
 
 
-if "NUMBA_CACHE_DIR" not in os.environ and "numba" not in sys.modules:
-    os.environ["NUMBA_CACHE_DIR"] = str(cache_folder(f"kernels-{_kernel_hash()}"))
-
-import numba  # noqa: E402  (the cache folder must be set first)
-from numba import types  # noqa: E402
-from numba.extending import intrinsic  # noqa: E402
+if not numba.config.CACHE_DIR:  # the user's choice, by NUMBA_CACHE_DIR
+    numba.config.CACHE_DIR = str(cache_folder(f"kernels-{_kernel_hash()}"))
 
 
 def njit(function=None, **options):

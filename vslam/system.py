@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import sys
 import threading
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -45,6 +47,7 @@ class System:
         self._tracker = Tracker(camera, extractor, config, lambda: self._mapper.local_map, self._submit)
         self._requests: queue.Queue[KeyframeRequest | None] = queue.Queue()
         self._fault: BaseException | None = None
+        self._is_fault_told = False
         self._thread = None
         self._last_timestamp = -np.inf
         cap_threads()
@@ -56,35 +59,39 @@ class System:
         """Estimate the pose of one frame.
 
         Raises:
-            VslamError: the frame has another size than the camera, or is not newer than the one before.
+            VslamError: the frame is not what `RawFrame` says, has another size than the camera, or is not newer than
+                the one before. The next frame may be good.
+            Exception: mapping failed. The run is over; `trajectory()` and the others still give what came before.
         """
-        self._check(raw)
+        raw, grey = checked_frame(raw, self.camera)
+        self._check_order(raw.timestamp)
         self._wait_for_mapping()
-        tracked = self._tracker.track(raw, as_grey(raw.image))
+        tracked = self._tracker.track(raw, grey)
         if self._thread is None:
             self._map_waiting()
         return tracked
 
     def trajectory(self) -> Trajectory:
         """Every tracked frame so far, `T_world_camera`, after all corrections of the map."""
-        self.drain()
+        self._settle()
         with self._mapper.map.lock:
-            anchors = self._tracker.anchors
+            anchors = [a for a in self._tracker.anchors if a.reference in self._mapper.map]
             poses = [se3.inverse(a.T_frame_reference @ self._mapper.map.pose(a.reference)) for a in anchors]
         return Trajectory(np.array([a.timestamp for a in anchors]), np.array(poses).reshape(-1, 4, 4))
 
     def keyframes(self) -> Trajectory:
         """The keyframes in the map, `T_world_camera`."""
-        self.drain()
+        self._settle()
         map_ = self._mapper.map
         with map_.lock:
             ids = sorted(map_.slot_of)
             poses = [se3.inverse(map_.pose(keyframe)) for keyframe in ids]
-        return Trajectory(np.array([map_.timestamp_of[keyframe] for keyframe in ids]), np.array(poses).reshape(-1, 4, 4))
+            timestamps = [map_.timestamp_of[keyframe] for keyframe in ids]
+        return Trajectory(np.array(timestamps), np.array(poses).reshape(-1, 4, 4))
 
     def points(self) -> tuple[np.ndarray, np.ndarray]:
         """Map points: `xyz` (P, 3) float64 world metres, `rgb` (P, 3) uint8."""
-        self.drain()
+        self._settle()
         points = self._mapper.map.points
         if points is None:
             return np.empty((0, 3)), np.empty((0, 3), np.uint8)
@@ -107,7 +114,11 @@ class System:
         return {stage: list(times) for stage, times in self._mapper.stage_ms.items()}
 
     def drain(self) -> None:
-        """Wait until mapping has worked off all keyframes."""
+        """Wait until mapping has worked off all keyframes.
+
+        Raises:
+            Exception: mapping failed.
+        """
         if self._thread is not None and self._thread.is_alive():
             self._requests.join()
         self._raise_fault()
@@ -122,8 +133,10 @@ class System:
     def __enter__(self) -> System:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self.close()
+        if kind is None:
+            self._settle()
 
     # -- threads ------------------------------------------------------------------------------------------------
 
@@ -145,38 +158,96 @@ class System:
 
     def _map_waiting(self) -> None:
         while not self._requests.empty():
-            self._mapper.process(self._requests.get())
-            self._requests.task_done()
+            self._map(self._requests.get())
+        self._raise_fault()
 
     def _map_keyframes(self) -> None:
         while (request := self._requests.get()) is not None:
-            try:
-                if self._fault is None:
-                    self._mapper.process(request)
-            except BaseException as fault:  # handed to the caller's thread, which raises it
-                self._fault = fault
-            finally:
-                self._requests.task_done()
+            self._map(request)
         self._requests.task_done()
+
+    def _map(self, request: KeyframeRequest) -> None:
+        try:
+            if self._fault is None:
+                self._mapper.process(request)
+        except BaseException as fault:  # handed to the caller's thread, which raises it
+            self._fault = fault
+        finally:
+            self._requests.task_done()
+
+    def _settle(self) -> None:
+        """Wait for mapping; a fault is raised unless the caller knows of it, who then wants what there is."""
+        if self._is_fault_told:
+            return
+        self.drain()
 
     def _raise_fault(self) -> None:
         if self._fault is not None:
+            self._is_fault_told = True
             raise self._fault
 
-    def _check(self, raw: RawFrame) -> None:
-        size = (self.camera.height, self.camera.width)
-        for name, image in (("image", raw.image), ("depth", raw.depth)):
-            if image is not None and image.shape[:2] != size:
-                raise VslamError(
-                    f"frame {raw.timestamp:.6f}: {name} is {image.shape[1]}x{image.shape[0]}, "
-                    f"the camera {size[1]}x{size[0]}; give matching images or another camera"
-                )
-        if not raw.timestamp > self._last_timestamp:
+    def _check_order(self, timestamp: float) -> None:
+        if timestamp <= self._last_timestamp:
             raise VslamError(
-                f"frame {raw.timestamp:.6f}: not newer than the frame before ({self._last_timestamp:.6f}); "
+                f"frame {timestamp:.6f}: not newer than the frame before ({self._last_timestamp:.6f}); "
                 "give frames in the order of time"
             )
-        self._last_timestamp = raw.timestamp
+        self._last_timestamp = timestamp
+
+
+def checked_frame(raw: RawFrame, camera: Camera) -> tuple[RawFrame, np.ndarray]:
+    """`raw` with its depth as kernels take it (float32, contiguous, 0 where there is none), and its grey image.
+
+    Raises:
+        VslamError: not a frame, or not one of this camera.
+    """
+    timestamp = _seconds(raw.timestamp, "timestamp")
+    where = f"frame {timestamp:.6f}"
+    if isinstance(raw.image, np.ndarray):  # `as_grey` speaks about what is none
+        _check_size(where, "image", raw.image.shape[:2], camera)
+    grey = _own(as_grey(raw.image), np.uint8)
+    depth = None if raw.depth is None else _metres(raw.depth, where, camera)
+    delay = _seconds(raw.depth_delay, "depth_delay")
+    return replace(raw, timestamp=timestamp, depth=depth, depth_delay=delay), grey
+
+
+def _metres(depth: np.ndarray, where: str, camera: Camera) -> np.ndarray:
+    if isinstance(depth, np.ndarray) and depth.shape[2:] == (1,):
+        depth = depth[:, :, 0]
+    if not isinstance(depth, np.ndarray) or depth.dtype.kind != "f" or depth.ndim != 2:
+        found = f"{depth.dtype} {depth.shape}" if isinstance(depth, np.ndarray) else type(depth).__name__
+        raise VslamError(
+            f"{where}: depth is {found}; need a float32 array (H, W) in metres: divide raw depth by its units per metre"
+        )
+    _check_size(where, "depth", depth.shape, camera)
+    depth = _own(depth, np.float32)
+    if not (depth.min() >= 0.0 and depth.max() < np.inf):  # some sensors give NaN or infinity for none
+        depth = np.where((depth > 0.0) & (depth < np.inf), depth, np.float32(0.0))
+    return depth
+
+
+def _check_size(where: str, name: str, shape: tuple[int, ...], camera: Camera) -> None:
+    if shape != (camera.height, camera.width):
+        size = "x".join(map(str, shape[::-1]))
+        raise VslamError(
+            f"{where}: {name} is {size}, the camera {camera.width}x{camera.height}; "
+            "give matching images or another camera"
+        )
+
+
+def _own(array: np.ndarray, kind: type) -> np.ndarray:
+    """The array in the one form that kernels are compiled for; a copy only where it has another."""
+    return np.require(array, kind, ["C", "W", "E"])
+
+
+def _seconds(value: float, name: str) -> float:
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise VslamError(f"frame: {name} is {value}; need a number of seconds")
+    return seconds
 
 
 def cap_threads() -> None:

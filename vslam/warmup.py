@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -44,8 +43,9 @@ def _frames(camera: Camera) -> Iterator[RawFrame]:
 
 
 def _is_warm() -> bool:
-    folder = Path(os.environ.get("NUMBA_CACHE_DIR", ""))
-    return sum(1 for _ in folder.rglob("*.nbi")) >= KERNELS // 2
+    import numba
+
+    return sum(1 for _ in Path(numba.config.CACHE_DIR).rglob("*.nbi")) >= KERNELS // 2
 
 
 @contextmanager

@@ -91,6 +91,25 @@ def test_merging_keeps_every_keyframes_sight_of_the_pair(seed):
     check_books(play.map)
 
 
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 2**32 - 1))
+def test_merging_pairs_that_share_a_point_loses_no_sight(seed):
+    play = Play(seed)
+    for move in ("add", "insert", "add", "insert", "add", "observe", "observe"):
+        getattr(play, move)()
+    rows = play.some_points(8)
+    if len(rows) < 3:
+        return
+    before = naive.observations(play.map)
+    found = play.map.points.found[rows].sum()
+    merge_points(play.map, rows[:-1], rows[1:])  # a chain
+    after = naive.observations(play.map)
+    kept = [row for row in rows if play.map.points.alive[row]]
+    assert len(kept) == 1 and play.map.points.found[kept[0]] == found
+    assert {s for s, _ in after.get(kept[0], ())} == {s for row in rows for s, _ in before.get(row, ())}
+    check_books(play.map)
+
+
 def test_nothing_to_do_changes_nothing():
     made = make_map(2)
     count = made.map.point_count

@@ -69,10 +69,16 @@ def test_depth_beside_a_hole_is_not_believed(hole):
     np.testing.assert_allclose(frame.disparity, [0, 0, 0, BF / 2], rtol=1e-6)
 
 
-@pytest.mark.xfail(strict=True, reason="comparisons with NaN are false, so a NaN depth passes as a good one")
-def test_nan_is_no_depth():
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        pytest.param(np.nan, marks=pytest.mark.xfail(strict=True, reason="fill_surface assumes that there is no NaN")),
+        np.inf, -np.inf, -1.0, 0.0,
+    ],
+)  # fmt: skip
+def test_what_is_no_distance_is_no_depth(nothing):
     depth = np.full(SHAPE, 2.0, np.float32)
-    depth[80, 100] = np.nan
+    depth[80, 100] = nothing
     frame = describe([(100, 80), (101, 81), (103, 80)], depth)
     np.testing.assert_allclose(frame.disparity, [0, 0, BF / 2], rtol=1e-6)
     assert np.isfinite(frame.disparity_sigma).all()

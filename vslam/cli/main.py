@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from importlib import import_module
+from typing import NoReturn
 
 COMMANDS = {
     "run": "run SLAM on a recorded sequence and score it",
@@ -14,11 +15,19 @@ COMMANDS = {
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """Says a mistake in one line, like every other mistake of the user."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print and exit with code 2."""
+        self.exit(2, f"vslam: error: {message}; see '{self.prog} --help'\n")
+
+
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     """The parser; only `command`'s module is imported, so that `vslam --help` stays instant."""
     from vslam import __version__
 
-    parser = argparse.ArgumentParser(prog="vslam", description="Real-time visual SLAM in Python.")
+    parser = Parser(prog="vslam", description="Real-time visual SLAM in Python.")
     parser.add_argument("--version", action="version", version=f"vslam {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, text in COMMANDS.items():
@@ -29,7 +38,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 
 
 def cap_library_threads() -> None:
-    """Threads come from the stages; set before numpy is imported ."""
+    """Threads come from the stages; set before numpy is imported."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
 

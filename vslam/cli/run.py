@@ -5,17 +5,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vslam.datasets import Dataset
     from vslam.evaluation.runner import Mode, OnFrame, SequenceRun
-
-RESULT = "metrics.json"  # written last: a folder that has it holds a complete result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", type=_count, default=0, metavar="N", help="leave out the first N frames")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--deterministic", action="store_true", help="the same result to the last bit, run after run")
-    how.add_argument("--realtime", action="store_true", help="frames come at their recorded rate; late ones are dropped")
+    how.add_argument("--realtime", action="store_true", help="frames come at their recorded rate, late ones dropped")
     loud = parser.add_mutually_exclusive_group()
     loud.add_argument("--quiet", action="store_true", help="no progress bar, warnings only")
     loud.add_argument("--verbose", action="store_true", help="say more")
@@ -48,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
     from vslam.config import load_config
     from vslam.datasets import open_dataset
     from vslam.evaluation.runner import SequenceRun
+    from vslam.frontend import make_extractor
     from vslam.warmup import warm_up
 
     level = logging.DEBUG if options.verbose else logging.WARNING
@@ -55,34 +55,56 @@ def run(options: argparse.Namespace) -> int:
     logging.getLogger("vslam").setLevel(level)
     overrides = [*([f"extractor.name={options.extractor}"] if options.extractor else []), *options.set]
     config = load_config(options.config, overrides)
+    make_extractor(config.extractor)  # its mistakes are the cheapest to find
     _refuse_result(options)
-    if options.path is None and options.dataset == "tum":
-        print("No --path given: running the embedded sample, a rendered room in TUM layout.", flush=True)
+    _announce_sample(options)
     dataset = open_dataset(options.dataset, options.path, options.camera)
-    warm_up(config, options.quiet)
-    sequence_run = SequenceRun(
-        dataset, config, _mode(options), options.start, options.max_frames, layout=options.dataset
-    )
-    return _run_and_write(sequence_run, dataset, config.extractor.name, options)
+    with (
+        SequenceRun(
+            dataset, config, _mode(options), options.start, options.max_frames, layout=options.dataset
+        ) as sequence_run,
+        _output_folder(options.output, f"{dataset.name}-{config.extractor.name}") as folder,
+    ):
+        warm_up(config, options.quiet)
+        return _run_and_write(sequence_run, folder, options)
 
 
-def _run_and_write(sequence_run: SequenceRun, dataset: Dataset, extractor: str, options: argparse.Namespace) -> int:
+def _announce_sample(options: argparse.Namespace) -> None:
+    """Say that the sample is run, and make it if need be."""
+    if options.path is not None or options.dataset not in ("tum", "sample"):
+        return
+    from vslam.datasets.sample import ensure_sample
+
+    if options.dataset == "tum":
+        print("No --path given: running the embedded sample, a rendered room in TUM layout.", flush=True)
+    ensure_sample(quiet=options.quiet)
+
+
+def _run_and_write(sequence_run: SequenceRun, folder: Path, options: argparse.Namespace) -> int:
+    with _Interrupts() as interrupts:
+        try:
+            with _progress(len(sequence_run), options.quiet, interrupts) as on_frame:
+                sequence_run.run(on_frame)
+        except KeyboardInterrupt:
+            interrupts.pressed = True
+        finally:  # whatever ended the run, what was computed is kept
+            interrupts.wait = True
+            _write(sequence_run, folder)
+            if options.output is None:
+                _link_latest(folder)
+            print(folder, flush=True)
+        return 130 if interrupts.pressed else 0
+
+
+def _write(sequence_run: SequenceRun, folder: Path) -> None:
+    from vslam.errors import VslamError
     from vslam.evaluation.results import write_results
 
-    folder = options.output or Path("runs") / f"{dataset.name}-{extractor}-{time.strftime('%Y%m%d-%H%M%S')}"
-    code = 0
     try:
-        with _progress(len(sequence_run), options.quiet) as on_frame:
-            sequence_run.run(on_frame)
-    except KeyboardInterrupt:
-        code = 130
-    finally:  # whatever ended the run, what was computed is kept
         figures = write_results(sequence_run.record(), folder)
-    if options.output is None:
-        _link_latest(folder)
+    except OSError as error:
+        raise VslamError(f"{folder}: results cannot be written: {error.strerror}; give another --output") from None
     print(summary(figures))
-    print(folder)
-    return code
 
 
 def summary(figures: dict) -> str:
@@ -94,8 +116,8 @@ def summary(figures: dict) -> str:
         f"{figures['tracking_ms_median']:.1f} ms a frame" if figures["tracking_ms_median"] is not None else "",
         f"{figures['keyframes']} keyframes, {figures['map_points']} points",
     ]
-    if figures["dropped"]:
-        parts.insert(1, f"{figures['dropped']} dropped")
+    states = figures["states"]
+    parts[1:1] = [f"{states[state]} {state}" for state in ("weak", "lost", "dropped", "unreadable") if states[state]]
     return ", ".join(part for part in parts if part)
 
 
@@ -105,14 +127,45 @@ def _mode(options: argparse.Namespace) -> Mode:
 
 def _refuse_result(options: argparse.Namespace) -> None:
     from vslam.errors import VslamError
+    from vslam.evaluation.results import METRICS
 
     folder = options.output
     if folder is None:
         return
     if folder.exists() and not folder.is_dir():
         raise VslamError(f"{folder}: is a file; --output needs a folder")
-    if (folder / RESULT).exists() and not options.overwrite:
+    if (folder / METRICS).exists() and not options.overwrite:
         raise VslamError(f"{folder}: holds a result already; choose another --output, or add --overwrite")
+
+
+@contextlib.contextmanager
+def _output_folder(chosen: Path | None, name: str) -> Iterator[Path]:
+    """The folder to write to; made before the run, to know that it can be written, and removed if it stays empty."""
+    from vslam.errors import VslamError
+
+    folder = chosen or _new_folder(f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    is_new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise VslamError(f"{folder}: cannot be written: {error.strerror}; give another --output") from None
+    try:
+        yield folder
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def _new_folder(name: str) -> Path:
+    """`runs/<name>`, with a number where another run of this second has it."""
+    folder, count = Path("runs") / name, 1
+    while folder.exists():
+        count += 1
+        folder = Path("runs") / f"{name}-{count}"
+    return folder
 
 
 def _link_latest(folder: Path) -> None:
@@ -124,16 +177,47 @@ def _link_latest(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _progress(total: int, quiet: bool) -> Iterator[OnFrame]:
+def _progress(total: int, quiet: bool, interrupts: _Interrupts) -> Iterator[OnFrame]:
     from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
 
-    with tqdm(total=total, unit="frame", disable=quiet or None, file=sys.stderr, leave=False) as bar:
+    bar = tqdm(total=total, unit="frame", disable=quiet or None, file=sys.stderr, leave=False)
+    with bar, logging_redirect_tqdm() if not bar.disable else contextlib.nullcontext():
 
         def on_frame(answer, size) -> None:
             bar.set_postfix_str(f"{answer.state}, {size[0]} keyframes, {size[1]} points", refresh=False)
             bar.update()
+            interrupts.check()
 
         yield on_frame
+
+
+class _Interrupts:
+    """Ctrl-C ends the run between two frames; pressed again, at once. While results are written it waits."""
+
+    def __init__(self) -> None:
+        self.pressed = False
+        self.wait = False
+
+    def __enter__(self) -> _Interrupts:
+        self._before = None
+        with contextlib.suppress(ValueError):  # not in the main thread, which alone is interrupted
+            self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def check(self) -> None:
+        """Between two frames."""
+        if self.pressed:
+            raise KeyboardInterrupt
+
+    def _note(self, *_: object) -> None:
+        if self.pressed and not self.wait:
+            raise KeyboardInterrupt
+        self.pressed = True
 
 
 def _count(text: str) -> int:

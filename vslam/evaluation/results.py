@@ -14,6 +14,8 @@ from vslam.datasets.trajectory import write_atomically, write_tum
 from vslam.evaluation import files, metrics
 from vslam.types import Camera, State, Tracked, Trajectory
 
+METRICS = "metrics.json"
+"""Written last: a folder that has it holds a whole result."""
 RPE_DELTA_S = 1.0
 """Drift is stated per second, as the TUM RGB-D benchmark does."""
 PACKAGES = {"vslam": "vslam", "numpy": "numpy", "numba": "numba", "g2opy": "g2opy"}
@@ -102,12 +104,13 @@ def versions() -> dict[str, str]:
 def write_results(record: RunRecord, folder: str | Path) -> dict[str, Any]:
     """Write the whole output folder (docs/files.md lists its files) and return the metrics.
 
-    Each file appears under its name only when complete.
+    Each file appears under its name only when complete, and METRICS last; that of an older result goes first.
     """
     from vslam.evaluation.report import report_html  # not needed by those who only want the figures
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / METRICS).unlink(missing_ok=True)
     figures = files.plain(compute_metrics(record))
     write_tum(folder / "trajectory.txt", record.final)
     write_tum(folder / "trajectory_live.txt", record.live)
@@ -116,7 +119,7 @@ def write_results(record: RunRecord, folder: str | Path) -> dict[str, Any]:
     write_atomically(folder / "config.yaml", files.yaml_text(record.config))
     write_atomically(folder / "frames.csv", files.frames_csv(record.frames))
     write_atomically(folder / "report.html", report_html(record, figures))
-    write_atomically(folder / "metrics.json", files.json_text(figures))  # last: its presence means a whole result
+    write_atomically(folder / METRICS, files.json_text(figures))
     return figures
 
 

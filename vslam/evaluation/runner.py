@@ -27,7 +27,7 @@ class SequenceRun:
     """One run over frames `start` to `start + max_frames` of a dataset. `record()` works at any time.
 
     Modes: `threaded` as fast as possible with mapping in a thread; `deterministic` mapping between frames; `realtime`
-    threaded, frames come at their recorded rate and are dropped while tracking is busy.
+    threaded, frames come at their recorded rate and are dropped while tracking is busy. Use it in a `with` block.
     """
 
     def __init__(
@@ -39,10 +39,7 @@ class SequenceRun:
         max_frames: int | None = None,
         layout: str = "",
     ):
-        stop = len(dataset) if max_frames is None else min(len(dataset), start + max_frames)
-        self._indices = range(start, stop)
-        if not self._indices:
-            raise VslamError(f"--start {start} leaves none of the {len(dataset)} frames of {dataset.name}")
+        self._indices = chosen_frames(dataset, start, max_frames)
         self._dataset, self._config, self._mode, self._layout = dataset, config, mode, layout
         self._system = System(dataset.camera, config, "deterministic" if mode == "deterministic" else "threaded")
         self._answers: dict[int, Tracked] = {}
@@ -52,8 +49,17 @@ class SequenceRun:
     def __len__(self) -> int:
         return len(self._indices)
 
+    def __enter__(self) -> SequenceRun:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._system.close()
+
     def run(self, on_frame: OnFrame | None = None) -> None:
-        """Track all frames. An exception, Ctrl-C included, ends the run; `record()` then has what came before."""
+        """Track all frames. An exception, Ctrl-C included, ends the run; `record()` then has what came before.
+
+        A fault of mapping is raised here even where something else has ended the run.
+        """
         wall, cpu = time.perf_counter(), time.process_time()
         try:
             for index, frame in self._frames():
@@ -63,8 +69,11 @@ class SequenceRun:
             self._system.drain()
             self._ended = True
         finally:
-            self._system.close()
-            self._wall, self._cpu = time.perf_counter() - wall, time.process_time() - cpu
+            try:
+                self._system.drain()
+            finally:
+                self._system.close()
+                self._wall, self._cpu = time.perf_counter() - wall, time.process_time() - cpu
 
     def record(self) -> RunRecord:
         """All that is known of the run so far."""
@@ -109,3 +118,16 @@ class SequenceRun:
                 return
             known = self._answers.get(index)
             yield known or Tracked(float(self._dataset.timestamps[index]), State.DROPPED)
+
+
+def chosen_frames(dataset: Dataset, start: int, max_frames: int | None) -> range:
+    """Frames `start` to `start + max_frames` of a dataset.
+
+    Raises:
+        VslamError: there are none.
+    """
+    if max_frames == 0:
+        raise VslamError("--max-frames 0 leaves nothing to run; give the number of frames, or leave it out for all")
+    if start >= len(dataset):
+        raise VslamError(f"--start {start} is beyond the {len(dataset)} frames of {dataset.name}; give a smaller one")
+    return range(start, len(dataset) if max_frames is None else min(len(dataset), start + max_frames))

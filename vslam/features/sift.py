@@ -39,7 +39,7 @@ class Sift:
     def extract(self, image: np.ndarray) -> Features:
         """Features of a grey uint8 image (H, W)."""
         shrink = max(1.0, image.shape[1] / self._options.width)
-        size = (round(image.shape[1] / shrink), round(image.shape[0] / shrink))
+        size = (round(image.shape[1] / shrink), max(1, round(image.shape[0] / shrink)))
         small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if shrink > 1.0 else image
         keypoints = self._detector().detect(small, None)
         xy = cv2.KeyPoint_convert(keypoints).reshape(-1, 2) if keypoints else np.empty((0, 2), np.float32)

@@ -29,7 +29,7 @@ def fuse_around(map_: Map, slot: int, neighbours: np.ndarray, camera: Camera, ex
 
 def find_points(map_: Map, slot: int, rows: np.ndarray, camera: Camera, extractor: Any) -> int:
     """Look for points `rows` in keyframe `slot`: an unused feature becomes an observation, a used one merges points."""
-    keyframes, points = map_.keyframes, map_.points
+    keyframes = map_.keyframes
     seen = keyframes.point[slot]
     rows = rows[~np.isin(rows, seen[seen >= 0])]
     if not len(rows):
@@ -66,15 +66,21 @@ def merge_points(map_: Map, some: np.ndarray, others: np.ndarray) -> None:
     keep = np.where(points.observations[some] >= points.observations[others], some, others)
     gone = np.where(keep == some, others, some)
     target = np.arange(points.capacity, dtype=np.int32)
-    for one, two in zip(keep, gone, strict=True):  # few: a handful a keyframe
-        if target[two] == two and target[one] == one and one != two:
-            target[two] = one
+    for one, two in zip(keep.tolist(), gone.tolist(), strict=True):  # few: a handful a keyframe
+        target[_last(target, two)] = _last(target, one)
     merged = np.flatnonzero(target != np.arange(points.capacity))
     if len(merged):
+        target[merged] = [_last(target, row) for row in merged.tolist()]  # pairs may share a point
         redirect(map_.keyframes.id, map_.keyframes.point, target, points.observations)
-        points.found[target[merged]] += points.found[merged]
-        points.visible[target[merged]] += points.visible[merged]
+        np.add.at(points.found, target[merged], points.found[merged])
+        np.add.at(points.visible, target[merged], points.visible[merged])
         map_.remove_points(merged)
+
+
+def _last(target: np.ndarray, row: int) -> int:
+    while target[row] != row:
+        row = int(target[row])
+    return row
 
 
 @njit

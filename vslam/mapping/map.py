@@ -25,7 +25,7 @@ class Rows:
         self.capacity = capacity
 
     def take(self, count: int) -> np.ndarray:
-        """`count` unused rows (int32), zeroed."""
+        """`count` unused rows (int32); the caller fills them, they hold what they last held."""
         while len(self._free) < count:
             self._double()
         rows, self._free = self._free[len(self._free) - count :][::-1].copy(), self._free[: len(self._free) - count]
@@ -134,6 +134,10 @@ class Map:
     def __len__(self) -> int:
         return len(self.slot_of)
 
+    def __contains__(self, keyframe: int) -> bool:
+        """Whether `pose` knows this keyframe, removed or not."""
+        return keyframe in self.slot_of or keyframe in self._retired
+
     @property
     def point_count(self) -> int:
         """Map points alive."""
@@ -176,11 +180,13 @@ class Map:
         keyframes.weak[slot] = request.weak
         keyframes.xy[slot, :n], keyframes.sigma[slot, :n] = frame.xy[:n], frame.features.sigma[:n] * request.noise
         keyframes.angle[slot, :n] = frame.features.angle[:n]
-        keyframes.disparity[slot, :n], keyframes.disparity_sigma[slot, :n] = frame.disparity[:n], frame.disparity_sigma[:n]
+        keyframes.disparity[slot, :n] = frame.disparity[:n]
+        keyframes.disparity_sigma[slot, :n] = frame.disparity_sigma[:n]
         keyframes.point[slot] = -1
         row = request.row[:n]
         live = row >= 0
-        live[live] = (self.points.generation[row[live]] == request.generation[:n][live]) & (self.points.alive[row[live]] > 0)
+        same = self.points.generation[row[live]] == request.generation[:n][live]
+        live[live] = same & (self.points.alive[row[live]] > 0)
         features = np.flatnonzero(live)
         self.observe(slot, features, row[features])
 
@@ -220,9 +226,10 @@ class Map:
 
     def remove_keyframe(self, keyframe: int, parent: int) -> None:
         """Forget a keyframe; its place is kept relative to `parent`."""
-        slot = self.slot_of.pop(keyframe)
+        slot = self.slot_of[keyframe]
         T_self_parent = self.keyframes.T_cw[slot] @ se3.inverse(self.keyframes.T_cw[self.slot_of[parent]])
-        self._retired[keyframe] = Retired(parent, T_self_parent)
+        self._retired[keyframe] = Retired(parent, T_self_parent)  # first, so that its pose is known at any time
+        del self.slot_of[keyframe]
         seen = self.keyframes.point[slot]
         seen = seen[seen >= 0]
         self.points.observations[seen] -= 1
@@ -234,7 +241,8 @@ class Map:
 
 def frame_bytes(frame: Frame) -> int:
     """Memory of a frame's arrays, bytes."""
-    arrays = [frame.xy, frame.disparity, frame.disparity_sigma, frame.words, frame.rgb, frame.grid.items, frame.grid.start]
+    arrays = [frame.xy, frame.disparity, frame.disparity_sigma, frame.words, frame.rgb]
+    arrays += [frame.grid.items, frame.grid.start]
     if frame.surface is not None:
         arrays += [frame.surface.xyz, frame.surface.normal, frame.surface.sigma]
     return sum(array.nbytes for array in arrays) + frame.features.xy.nbytes * 3
@@ -266,7 +274,7 @@ def shared_points(ids, point, slot, alive, shared):
 
 
 def covisible(map_: Map, slot: int) -> tuple[np.ndarray, np.ndarray]:
-    """Slots of the keyframes that share points with `slot`, most first (ties: newest first), and how many they share."""
+    """Slots of the keyframes that share points with `slot`, most first (ties: newest first), and how many."""
     keyframes = map_.keyframes
     shared = np.zeros(keyframes.capacity, np.int32)
     shared_points(keyframes.id, keyframes.point, slot, map_.points.alive, shared)

@@ -13,6 +13,7 @@ from vslam.types import Camera, Features, Frame, Grid, RawFrame
 
 CELL = 16
 """Side of a grid cell, pixels: about the usual search radius."""
+NOTHING_M = 1e9  # no depth is that far; some sensors give infinity, or what is not a number, for none
 
 
 def describe_frame(
@@ -29,8 +30,8 @@ def describe_frame(
     surface = None
     if raw.depth is not None:
         sample_disparity(
-            raw.depth, features.xy, xy, camera.pinhole, T_depth_image, config.max_m, config.max_step, config.noise_m, config.noise_per_m2,
-            config.noise_near_m, config.floor_px, disparity, sigma,
+            raw.depth, features.xy, xy, camera.pinhole, T_depth_image, config.max_m, config.max_step, config.noise_m,
+            config.noise_per_m2, config.noise_near_m, config.floor_px, disparity, sigma,
         )  # fmt: skip
         surface = build_surface(raw.depth, camera, config, cells, se3.inverse(T_depth_image))
     columns, rows = camera.width // CELL + 1, camera.height // CELL + 1
@@ -70,7 +71,7 @@ def sample_disparity(
         u, v = int(raw_xy[i, 0] + 0.5), int(raw_xy[i, 1] + 0.5)
         if u < 0 or v < 0 or u >= width or v >= height:
             continue
-        z = depth[v, u] if depth[v, u] > 0.0 else 2.0  # only the parallax of the shift depends on it
+        z = depth[v, u] if 0.0 < depth[v, u] < NOTHING_M else 2.0  # only the parallax of the shift depends on it
         rx, ry = (xy[i, 0] - cx) / fx, (xy[i, 1] - cy) / fy
         forward = T[2, 0] * rx + T[2, 1] * ry + T[2, 2]
         there = forward * z + T[2, 3]
@@ -81,17 +82,18 @@ def sample_disparity(
         u, v = int(sx + 0.5), int(sy + 0.5)
         if u < 1 or v < 1 or u >= width - 1 or v >= height - 1:
             continue
-        total, across, down, nearest, farthest = 0.0, 0.0, 0.0, 1e9, 0.0
+        total, across, down, nearest, farthest, count = 0.0, 0.0, 0.0, NOTHING_M, 0.0, 0
         for dv in range(-1, 2):
             for du in range(-1, 2):
                 z = depth[v + dv, u + du]
-                nearest, farthest = min(nearest, z), max(farthest, z)
-                if z > 0.0:
+                if z > 0.0 and z < NOTHING_M:  # false for what is no number
+                    nearest, farthest = min(nearest, z), max(farthest, z)
+                    count += 1
                     total += 1.0 / z
                     across += du / z
                     down += dv / z
         z = depth[v, u]
-        if nearest <= 0.0 or z > max_m or farthest - nearest > max_step * nearest:
+        if count < 9 or z > max_m or farthest - nearest > max_step * nearest:
             continue
         inverse = total / 9.0 + across / 6.0 * (sx - u) + down / 6.0 * (sy - v)
         disparity[i] = bf * inverse * forward / (1.0 - inverse * T[2, 3])
