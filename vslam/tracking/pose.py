@@ -12,11 +12,12 @@ from vslam.kernels import njit
 MONO_GATE, STEREO_GATE = 5.991, 7.815  # 95 % of chi-square with 2 (u, v) and 3 (u, v, disparity) degrees of freedom
 
 
+FAST = {"reassoc", "contract", "arcp", "nsz"}  # all liberties but the one to assume that nothing is NaN
 MAX_NOISE = 8.0  # a frame's keypoints are at most so many times less exact than their sigma says
 HALF_OF_CHI2 = 1.386  # median of chi-square with 2 degrees of freedom
 
 
-@njit(fastmath=True)
+@njit(fastmath=FAST)
 def refine_pose(T_cw, pinhole, xyz, uv, disparity, sigma, disparity_sigma, expected, expected_weight, rounds, inlier):
     """Improve `T_cw` (4, 4) in place by Gauss-Newton with Huber's kernel and chi-square gates.
 
@@ -65,7 +66,7 @@ def refine_pose(T_cw, pinhole, xyz, uv, disparity, sigma, disparity_sigma, expec
     return count, noise
 
 
-@njit(fastmath=True)
+@njit(fastmath=FAST)
 def add_expected(T_cw, expected, weight, H, g):
     """Add what the motion model says: the increment that leads from `T_cw` to `expected` (4, 4), both rigid."""
     T_expected_camera, increment = np.empty((4, 4)), np.empty(6)
@@ -76,13 +77,13 @@ def add_expected(T_cw, expected, weight, H, g):
         g[k] += weight[k] * increment[k]
 
 
-@njit(fastmath=True)
+@njit(fastmath=FAST)
 def image_noise(T_cw, pinhole, xyz, uv, sigma):
     """How many times `sigma` the median residual asks for; found by counting, as a median needs a sort."""
     bins = np.zeros(128, np.int64)
     for i in range(len(xyz)):
         chi2 = point_chi2(T_cw, pinhole, xyz[i], uv[i], 0.0, sigma[i], 1.0)
-        bins[min(int(4.0 * math.sqrt(chi2)), 127)] += 1
+        bins[min(int(4.0 * math.sqrt(chi2)), 127) if chi2 < 1e6 else 127] += 1
     half = 0
     for b in range(len(bins)):
         half += bins[b]
@@ -91,13 +92,13 @@ def image_noise(T_cw, pinhole, xyz, uv, sigma):
     return 1.0
 
 
-@njit(fastmath=True)
+@njit(fastmath=FAST)
 def point_chi2(T, pinhole, p, uv, disparity, sigma, disparity_sigma):
     """Squared residual in units of its standard deviations; huge behind the camera."""
     x = T[0, 0] * p[0] + T[0, 1] * p[1] + T[0, 2] * p[2] + T[0, 3]
     y = T[1, 0] * p[0] + T[1, 1] * p[1] + T[1, 2] * p[2] + T[1, 3]
     z = T[2, 0] * p[0] + T[2, 1] * p[1] + T[2, 2] * p[2] + T[2, 3]
-    if z < 0.05:
+    if not z > 0.05:
         return 1e9
     ru = (uv[0] - (pinhole[0] * x / z + pinhole[2])) / sigma
     rv = (uv[1] - (pinhole[1] * y / z + pinhole[3])) / sigma
@@ -105,13 +106,13 @@ def point_chi2(T, pinhole, p, uv, disparity, sigma, disparity_sigma):
     return ru * ru + rv * rv + rd * rd
 
 
-@njit(fastmath=True)
+@njit(fastmath=FAST)
 def add_point(T, pinhole, p, uv, disparity, sigma, disparity_sigma, robust, H, g):
     """Add one point's rows to the normal equations of a left increment (rho, phi) of `T`."""
     x = T[0, 0] * p[0] + T[0, 1] * p[1] + T[0, 2] * p[2] + T[0, 3]
     y = T[1, 0] * p[0] + T[1, 1] * p[1] + T[1, 2] * p[2] + T[1, 3]
     z = T[2, 0] * p[0] + T[2, 1] * p[1] + T[2, 2] * p[2] + T[2, 3]
-    if z < 0.05:
+    if not z > 0.05:
         return
     fx, fy, iz = pinhole[0], pinhole[1], 1.0 / z
     ru, rv = uv[0] - (fx * x * iz + pinhole[2]), uv[1] - (fy * y * iz + pinhole[3])
@@ -130,7 +131,7 @@ def add_point(T, pinhole, p, uv, disparity, sigma, disparity_sigma, robust, H, g
         add_row(0.0, 0.0, -pinhole[4] * iz * iz, x, y, z, wd, rd, H, g)
 
 
-@njit(fastmath=True)
+@njit(fastmath=FAST)
 def add_row(a, b, c, x, y, z, weight, residual, H, g):
     """One residual whose derivative by the point in the camera frame (x, y, z) is (a, b, c)."""
     j3, j4, j5 = y * c - z * b, z * a - x * c, x * b - y * a
@@ -164,7 +165,7 @@ def add_row(a, b, c, x, y, z, weight, residual, H, g):
     g[5] += w5 * residual
 
 
-@njit(fastmath=True)
+@njit(fastmath=FAST)
 def solve6(H, g, x):
     """Solve `H x = g` by Cholesky in place, lower triangle of `H` (6, 6); False where `H` is not positive definite."""
     for i in range(6):
@@ -191,7 +192,7 @@ def solve6(H, g, x):
     return True
 
 
-@njit(fastmath=True)
+@njit(fastmath=FAST)
 def between(T_a, T_b, out):
     """`out = T_a T_b^-1` for rigid motions (3 or 4, 4), the upper three rows."""
     for i in range(3):

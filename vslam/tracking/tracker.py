@@ -100,7 +100,6 @@ class Tracker:
         self._cells = cell_centres(camera)
         self._motion = ConstantVelocity()
         self._last: Posed | None = None
-        self._last_inliers = 0
         self._since_keyframe = 0
         self._peak = (-1, 0)  # the newest keyframe, and the most inliers since it came
         self._requested_at = -1  # reference keyframe at the time of the last request
@@ -133,7 +132,8 @@ class Tracker:
     def _first_good_sight(self, frame: Frame, local_map: LocalMap, clock: StageClock) -> Sight:
         """Try one guess after another until the map is seen about as well as in the last frame; else the best sight."""
         best = Sight(None, Reason.FEW_MATCHES)
-        enough = max(self._config.tracking.min_inliers, self._config.tracking.enough_share * self._last_inliers)
+        settings = self._config.tracking
+        enough = max(settings.min_inliers, settings.enough_share * self._peak[1])
         for guess in (self._from_motion, self._from_previous, self._from_reference, self._from_keyframes):
             estimate = guess(frame, local_map)
             clock.mark("match")
@@ -142,7 +142,7 @@ class Tracker:
             view = self._see_map(frame, local_map, estimate)
             clock.mark("map")
             if best.view is None or view.inliers > best.view.inliers:
-                few = view.inliers < self._config.tracking.min_inliers
+                few = view.inliers < settings.min_inliers
                 best = Sight(view, Reason.FEW_INLIERS if few else estimate.reason)
             if best.view.inliers >= enough:
                 break
@@ -310,7 +310,6 @@ class Tracker:
         T_frame_reference = view.T_cw @ se3.inverse(local_map.T_cw[reference])
         self._learn_motion(frame, local_map, view.T_cw)
         self._remember(frame, reference, T_frame_reference, view.T_cw, view.point, local_map)
-        self._last_inliers = view.inliers
         seen = view.point[view.point >= 0]
         self._visible.append(local_map.row[np.flatnonzero(view.visible)])
         self._found.append(local_map.row[seen])
