@@ -46,7 +46,7 @@ setup(
     package_data={
         "vslam.evaluation": ["*.html"],
         "vslam._configs": ["*.yaml"],
-        "vslam._weights": ["*.onnx", "*.json", "*.md"],
+        "vslam._weights": ["*.onnx", "*.json", "*.md", "*.csv"],
     },
     entry_points={"console_scripts": ["vslam = vslam.cli.main:main"]},
     classifiers=[

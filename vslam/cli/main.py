@@ -12,6 +12,9 @@ COMMANDS = {
     "run": "run SLAM on a recorded sequence and score it",
     "eval": "score trajectories against ground truth (ATE, RPE)",
     "download": "fetch a public sequence",
+    "models": "list, check and convert networks",
+    "train": "train the networks (extra: vslam[train])",
+    "export": "write a network as ONNX or OpenVINO, with its parity checked",
 }
 
 
