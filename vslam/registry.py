@@ -16,6 +16,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "extractors": {
         "orb": "vslam.features.orb:Orb",
         "sift": "vslam.features.sift:Sift",
+        "superpoint": "vslam.features.learned:SuperPoint",
+        "gcnv2": "vslam.features.learned:Gcnv2",
+        "gcnv2-tiny": "vslam.features.learned:Gcnv2Tiny",
     },
     "matchers": {
         "mutual": "vslam.matching.matcher:MutualMatcher",

@@ -32,7 +32,7 @@ class Config:
     scale_factor: float = 1.2  # between levels
     threshold: int = 7  # grey levels by which the whole circle must differ along every diameter
     level_share: float = 1.0  # a level gets keypoints in proportion to scale ** -level_share
-    sigma: float = 0.5  # pixels at level 0: twice the median error on rendered pairs, for what a map adds to it
+    sigma: float = 1.0  # pixels at level 0: 0.25 on rendered pairs, where camera model, shutter and light are perfect
     octave_sigma_power: float = 1.0  # sigma grows as scale ** power
 
 
