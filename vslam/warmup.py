@@ -13,7 +13,7 @@ from vslam.config import Config, MappingConfig, TrackingConfig
 from vslam.system import System
 from vslam.types import Camera, RawFrame
 
-KERNELS = 75  # compiled on a first run; only the bar's length depends on it
+KERNELS = 66  # compiled on a first run; only the bar's length depends on it
 
 
 def warm_up(config: Config, quiet: bool = False) -> None:
@@ -62,8 +62,9 @@ def _progress(quiet: bool) -> Iterator[None]:
             def on_start(self, _: event.Event) -> None:
                 pass
 
-            def on_end(self, _: event.Event) -> None:
-                bar.update(min(1, bar.total - bar.n))
+            def on_end(self, compiled: event.Event) -> None:
+                if compiled.data["dispatcher"].py_func.__module__.startswith("vslam."):  # not numba's own helpers
+                    bar.update(min(1, bar.total - bar.n))
 
         with event.install_listener("numba:compile", Count()):
             yield
