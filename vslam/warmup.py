@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -56,7 +57,10 @@ def _progress(quiet: bool) -> Iterator[None]:
     if quiet:
         yield
         return
-    with tqdm(total=KERNELS, desc="Compiling kernels (first run only)", unit="kernel", leave=False) as bar:
+    often = 0.1 if sys.stderr.isatty() else 5.0  # seconds; a log needs few lines
+    with tqdm(
+        total=KERNELS, desc="Compiling kernels (first run only)", unit="kernel", leave=False, mininterval=often
+    ) as bar:
 
         class Count(event.Listener):
             def on_start(self, _: event.Event) -> None:
