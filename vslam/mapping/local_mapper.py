@@ -14,6 +14,7 @@ from vslam.mapping.cull import cull_keyframes, cull_points
 from vslam.mapping.fuse import fuse_around
 from vslam.mapping.local_map import build_local_map
 from vslam.mapping.map import Map, covisible
+from vslam.mapping.triangulate import triangulate_around
 from vslam.mapping.window import adjust_window
 from vslam.types import Camera, KeyframeRequest, LocalMap
 
@@ -39,6 +40,9 @@ class LocalMapper:
         cull_points(self.map, int(self.map.keyframes.id[slot]))
         neighbours = covisible(self.map, slot)[0][: self._config.fuse_keyframes]
         fuse_around(self.map, slot, neighbours, self._camera, self._extractor)
+        firm = neighbours[self.map.keyframes.weak[neighbours] == 0]
+        if not request.weak:
+            triangulate_around(self.map, slot, firm, self._camera, self._extractor)
         self._publish(slot)
         began = self._mark("fuse", began)
         settings = self._config

@@ -14,8 +14,8 @@ from vslam.matching.distance import distance
 from vslam.matching.window import NEAR_M
 from vslam.types import Camera
 
-MIN_BASELINE = 0.01  # of the scene's depth (ORB-SLAM, Mur-Artal et al., T-RO 2015): less shows no depth
-MIN_SINE_SQUARED = math.sin(math.radians(1.0)) ** 2  # of the parallax
+MIN_BASELINE = 0.05  # of the scene's depth: less shows no depth
+MIN_SINE_SQUARED = math.sin(math.radians(3.0)) ** 2  # of the parallax
 DISTANCE_SHARE = 0.8  # of the extractor's largest distance: the line leaves more candidates than a known place does
 RATIO = 0.9
 SIZE_FACTOR = 1.5  # one thing has one size, as `find_points` takes it

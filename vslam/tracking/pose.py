@@ -14,6 +14,7 @@ MONO_GATE, STEREO_GATE = 5.991, 7.815  # 95 % of chi-square with 2 (u, v) and 3 
 
 FAST = {"reassoc", "contract", "arcp", "nsz"}  # all liberties but the one to assume that nothing is NaN
 MAX_NOISE = 8.0  # a frame's keypoints are at most so many times less exact than their sigma says
+NO_DISPARITY = np.float32(0.0)  # of the type of real ones, so that no kernel is compiled twice
 HALF_OF_CHI2 = 1.386  # median of chi-square with 2 degrees of freedom
 
 
@@ -31,7 +32,7 @@ def refine_pose(T_cw, pinhole, xyz, uv, disparity, sigma, disparity_sigma, expec
         the number of inliers, and that factor, 1 to MAX_NOISE.
     """
     sigma, noise = sigma.copy(), 1.0
-    H, g, step, moved, update = np.empty((6, 6)), np.empty(6), np.empty(6), np.empty((4, 4)), np.empty((3, 4))
+    H, g, step, update = np.empty((6, 6)), np.empty(6), np.empty(6), np.empty((3, 4))
     inlier[:] = 1
     for round_ in range(rounds):
         robust = round_ < rounds - 2
@@ -44,9 +45,7 @@ def refine_pose(T_cw, pinhole, xyz, uv, disparity, sigma, disparity_sigma, expec
             if not solve6(H, g, step):
                 break
             exp_kernel(step, update)
-            compose(update, T_cw, moved)
-            T_cw[:3] = moved[:3]
-            orthonormalise(T_cw)
+            move(update, T_cw)
             size = 0.0
             for k in range(6):
                 size += step[k] * step[k]
@@ -82,7 +81,7 @@ def image_noise(T_cw, pinhole, xyz, uv, sigma):
     """How many times `sigma` the median residual asks for; found by counting, as a median needs a sort."""
     bins = np.zeros(128, np.int64)
     for i in range(len(xyz)):
-        chi2 = point_chi2(T_cw, pinhole, xyz[i], uv[i], 0.0, sigma[i], 1.0)
+        chi2 = point_chi2(T_cw, pinhole, xyz[i], uv[i], NO_DISPARITY, sigma[i], NO_DISPARITY)
         bins[min(int(4.0 * math.sqrt(chi2)), 127) if chi2 < 1e6 else 127] += 1
     half = 0
     for b in range(len(bins)):
@@ -204,9 +203,12 @@ def between(T_a, T_b, out):
 
 
 @njit
-def compose(A, B, out):
-    """`out = A B` for rigid motions (3 or 4, 4), the upper three rows."""
+def move(update, T):
+    """`T = update T` in place for rigid motions (3 or 4, 4), the upper three rows; the rotation stays exact."""
+    for j in range(4):
+        a, b, c = T[0, j], T[1, j], T[2, j]
+        for i in range(3):
+            T[i, j] = update[i, 0] * a + update[i, 1] * b + update[i, 2] * c
     for i in range(3):
-        for j in range(4):
-            out[i, j] = A[i, 0] * B[0, j] + A[i, 1] * B[1, j] + A[i, 2] * B[2, j]
-        out[i, 3] += A[i, 3]
+        T[i, 3] += update[i, 3]
+    orthonormalise(T)

@@ -11,9 +11,9 @@ import math
 import numpy as np
 
 from vslam.config import DepthConfig
-from vslam.geometry.se3 import exp_kernel, orthonormalise
+from vslam.geometry.se3 import exp_kernel
 from vslam.kernels import njit
-from vslam.tracking.pose import add_expected, add_point, add_row, between, compose, solve6
+from vslam.tracking.pose import FAST, add_expected, add_point, add_row, between, move, solve6
 from vslam.types import Camera, Surface
 
 BLOCK = 8  # pixels a side of a grid cell
@@ -45,7 +45,7 @@ def cell_centres(camera: Camera) -> np.ndarray:
     return camera.undistort(centres.reshape(-1, 2).astype(np.float32)).reshape(rows, columns, 2)
 
 
-@njit(fastmath=True)
+@njit(fastmath=FAST)
 def fill_surface(
     depth, centres, pinhole, T, max_m, max_step, noise_m, noise_per_m2, noise_near_m, xyz, normal, sigma
 ):
@@ -59,7 +59,7 @@ def fill_surface(
             for j in range(0, BLOCK, SAMPLE):
                 for i in range(0, BLOCK, SAMPLE):
                     z = depth[r * BLOCK + j, c * BLOCK + i]
-                    if z <= 0.0 or z > max_m:
+                    if not (z > 0.0 and z <= max_m):
                         missing += 1
                         continue
                     total += 1.0 / z
@@ -80,7 +80,7 @@ def fill_surface(
             cell_normal(xyz, r, c, 4.0 * max_step, normal[r, c])
 
 
-@njit(fastmath=True)
+@njit(fastmath=FAST)
 def cell_normal(xyz, r, c, max_step, out):
     """Normal of a cell from its four neighbours, towards the camera; left at zero across a step."""
     z = xyz[r, c, 2]
@@ -101,7 +101,7 @@ def cell_normal(xyz, r, c, max_step, out):
         out[0], out[1], out[2] = nx / length, ny / length, nz / length
 
 
-@njit(fastmath=True)
+@njit(fastmath=FAST)
 def align(
     T_cw, pinhole, xyz, uv, disparity, sigma, disparity_sigma, expected, expected_weight,
     surface_xyz, surface_normal, surface_sigma, other_xyz, other_normal, T_other_world, weight, reach_m, iterations,
@@ -115,13 +115,13 @@ def align(
     Returns:
         the share of this frame's cells with a normal that found a partner, and their RMS distance in metres.
     """
-    H, g, step, moved, update = np.empty((6, 6)), np.empty(6), np.empty(6), np.empty((4, 4)), np.empty((3, 4))
-    share, rms = 0.0, 0.0
+    H, g, step, update = np.empty((6, 6)), np.empty(6), np.empty(6), np.empty((3, 4))
+    share, rms, is_robust = 0.0, 0.0, iterations > 0
     for iteration in range(iterations):
         reach = reach_m * (1.0 - 0.667 * iteration / max(1, iterations - 1))
         H[:], g[:] = 0.0, 0.0
         for i in range(len(xyz)):
-            add_point(T_cw, pinhole, xyz[i], uv[i], disparity[i], sigma[i], disparity_sigma[i], True, H, g)
+            add_point(T_cw, pinhole, xyz[i], uv[i], disparity[i], sigma[i], disparity_sigma[i], is_robust, H, g)
         add_expected(T_cw, expected, expected_weight, H, g)
         share, rms = add_surface(
             T_cw, pinhole, surface_xyz, surface_normal, surface_sigma, other_xyz, other_normal, T_other_world, weight,
@@ -130,13 +130,11 @@ def align(
         if not solve6(H, g, step):
             break
         exp_kernel(step, update)
-        compose(update, T_cw, moved)
-        T_cw[:3] = moved[:3]
-        orthonormalise(T_cw)
+        move(update, T_cw)
     return share, rms
 
 
-@njit(fastmath=True)
+@njit(fastmath=FAST)
 def add_surface(
     T_cw, pinhole, surface_xyz, surface_normal, surface_sigma, other_xyz, other_normal, T_other_world, weight, reach,
     H, g,
@@ -154,7 +152,7 @@ def add_surface(
                 if nx == 0.0 and ny == 0.0 and nz == 0.0:
                     continue
                 total += 1
-                x, y, z = surface_xyz[r, c, 0], surface_xyz[r, c, 1], surface_xyz[r, c, 2]
+                x, y, z = float(surface_xyz[r, c, 0]), float(surface_xyz[r, c, 1]), float(surface_xyz[r, c, 2])
                 px = T[0, 0] * x + T[0, 1] * y + T[0, 2] * z + T[0, 3]
                 py = T[1, 0] * x + T[1, 1] * y + T[1, 2] * z + T[1, 3]
                 pz = T[2, 0] * x + T[2, 1] * y + T[2, 2] * z + T[2, 3]
