@@ -38,7 +38,7 @@ def njit(function=None, **options):
 
     Kernels are called from Python and from each other, never from C: without that entry they compile 5 % faster.
     """
-    options = {"cache": True, "nogil": True, "no_cfunc_wrapper": True} | options
+    options = {"cache": True, "nogil": True, "no_cfunc_wrapper": True, "error_model": "numpy"} | options
     return numba.njit(**options) if function is None else numba.njit(**options)(function)
 
 

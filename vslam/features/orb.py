@@ -19,6 +19,7 @@ from vslam.features.spread import spread_into
 from vslam.kernels import njit
 from vslam.types import Features
 
+ENOUGH = 2  # corners for each keypoint wanted: some to choose from
 CLIMB = 0  # pixels from the corner to the peak of its response
 MARGIN = RADIUS + 1 + CLIMB  # pixels kept free at the border of a level: the descriptor's patch and sub-pixel refinement
 MAX_CORNERS_PER_PIXEL = 0.12  # local maxima above the threshold; an image of pure noise has 0.09
@@ -30,7 +31,8 @@ class Config:
 
     levels: int = 8
     scale_factor: float = 1.2  # between levels
-    threshold: int = 7  # grey levels by which the whole circle must differ along every diameter
+    threshold: int = 15  # grey levels by which the whole circle must differ along every diameter
+    low_threshold: int = 7  # the same, for a level that has too few corners otherwise
     level_share: float = 1.0  # a level gets keypoints in proportion to scale ** -level_share
     sigma: float = 1.0  # pixels at level 0: 0.25 on rendered pairs, where camera model, shutter and light are perfect
     octave_sigma_power: float = 1.0  # sigma grows as scale ** power
@@ -55,8 +57,8 @@ class Orb:
         workspace.fill(image)
         n = select(
             workspace.atlas, workspace.corner_score, workspace.tops, workspace.sizes, workspace.quotas,
-            np.uint8(self._options.threshold), workspace.corners, workspace.strength, workspace.xy, workspace.level,
-            workspace.score,
+            np.uint8(self._options.threshold), np.uint8(self._options.low_threshold), workspace.corners,
+            workspace.strength, workspace.xy, workspace.level, workspace.score,
         )  # fmt: skip
         return self._describe(workspace, n)
 
@@ -116,7 +118,9 @@ class _Workspace:
 
 
 @njit(fastmath=True)
-def select(atlas, corner_score, tops, sizes, quotas, threshold, corners, strength, out_xy, out_level, out_score):
+def select(
+    atlas, corner_score, tops, sizes, quotas, threshold, low_threshold, corners, strength, out_xy, out_level, out_score
+):
     """Find, rank and spread corners level by level; returns their number.
 
     `atlas` (R, W) uint8 holds level l in rows `tops[l]` to `tops[l] + sizes[l, 0]`; positions go to `out_xy` (N, 2) in
@@ -132,6 +136,8 @@ def select(atlas, corner_score, tops, sizes, quotas, threshold, corners, strengt
         corner_map = corner_score[top : top + height]
         opposite_pairs(image, width, corner_map)
         count = local_maxima(corner_map, width, threshold, corners)
+        if count < ENOUGH * quotas[level]:
+            count = local_maxima(corner_map, width, low_threshold, corners)
         for i in range(count):
             strength[i] = smaller_eigenvalue(image, int(corners[i, 0]), int(corners[i, 1]))
         wanted = min(quotas[level], len(out_xy) - total)

@@ -6,12 +6,14 @@ import numpy as np
 
 from vslam.kernels import njit
 
+PER_CELL = 9  # points that a cell gives on average: fewer would take weak corners that are not found again
+
 
 @njit
 def spread_into(xy, score, start, stop, width, height, wanted, chosen):
     """Write indices of at most `wanted` evenly spread rows of `xy[start:stop]` to `chosen`; returns how many.
 
-    The image is cut into about `wanted` square cells; each round takes the best remaining point of every cell, and the
+    The image is cut into square cells, PER_CELL wanted points each; each round takes the best remaining point of every cell, and the
     last round, where there are more than are still wanted, takes the strongest. `xy` (N, 2), `score` (N,).
     """
     count = stop - start
@@ -19,7 +21,7 @@ def spread_into(xy, score, start, stop, width, height, wanted, chosen):
         for i in range(count):
             chosen[i] = start + i
         return count
-    side = max(1.0, np.sqrt(width * height / max(1, wanted)))
+    side = max(1.0, np.sqrt(PER_CELL * width * height / max(1, wanted)))
     columns = int(width / side) + 1
     rows = int(height / side) + 1
     best = np.empty(rows * columns, np.int32)
