@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--extractor", choices=names("extractors"), help="features (default: orb)")
     parser.add_argument("--config", metavar="FILE", help="settings: a YAML file, or the name of a shipped one")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting, for example "
+        "--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="change one setting, for example "
         "extractor.max_keypoints=500; may be repeated",
     )  # fmt: skip
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: runs/<sequence>-<extractor>-<time>")

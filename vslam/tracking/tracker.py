@@ -22,6 +22,7 @@ from vslam.types import Camera, Frame, KeyframeRequest, LocalMap, RawFrame, Reas
 
 REFINE_ROUNDS = 4
 ALIGN_ITERATIONS = 10
+FOUND_AGAIN = 0.3  # of a frame's features with depth, in the next one: what to expect before anything is known
 MAX_GAP_S = 0.5  # after a longer loss nothing is known of the motion
 
 
@@ -108,7 +109,7 @@ class Tracker:
         self.anchors: list[Anchor] = []
 
     def track(self, raw: RawFrame, grey: np.ndarray) -> Tracked:
-        """Estimate the pose of one frame, `grey` being its image; a bad image gives a state and a reason, no exception."""
+        """Estimate the pose of one frame, `grey` its image; a bad image gives a state and a reason, no exception."""
         clock = StageClock()
         features = self._extractor.extract(grey)
         clock.mark("extract")
@@ -298,6 +299,7 @@ class Tracker:
         """The first frame with depth is the world's origin and the first keyframe."""
         if np.count_nonzero(frame.disparity) < self._config.tracking.min_inliers:
             return self._lost(frame, Reason.NO_DEPTH, 0, clock)
+        self._peak = (0, round(FOUND_AGAIN * np.count_nonzero(frame.disparity)))
         none = np.full(len(frame), -1, np.int32)
         self._request(frame, -1, np.eye(4), none, none)
         self._remember(frame, 0, np.eye(4), np.eye(4), none, None)
@@ -368,7 +370,7 @@ class Tracker:
     def _needs_keyframe(
         self, frame: Frame, local_map: LocalMap, view: MapView, T_frame_reference: np.ndarray
     ) -> bool:
-        """Many of the points seen after the last keyframe are gone, or much that has depth is not in the map yet, or it was long ago."""
+        """Many points seen after the last keyframe are gone, much with depth is not in the map, or it was long ago."""
         settings = self._config.tracking
         self._since_keyframe += 1
         if self._peak[0] != local_map.reference:
