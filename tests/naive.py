@@ -8,9 +8,12 @@ CIRCLE = [(0, -3), (1, -3), (2, -2), (3, -1), (3, 0), (3, 1), (2, 2), (1, 3)]
 """Half of FAST's circle of radius 3; the other half are the opposite pixels."""
 
 
-def spread(xy, score, wanted, width, height) -> set[int]:
-    """Round after round the best point of every cell; of the last round's the strongest. Scores must differ."""
-    side = max(1.0, np.sqrt(width * height / max(1, wanted)))
+def spread(xy, score, wanted, width, height, per_cell) -> set[int]:
+    """Round after round the best point of every cell; of the last round's the strongest. Scores must differ.
+
+    Cells are squares that hold `per_cell` of the wanted points each, were these evenly spread.
+    """
+    side = max(1.0, np.sqrt(per_cell * width * height / max(1, wanted)))
     left, chosen = set(range(len(xy))), set()
     while left and len(chosen) < wanted:
         best = {}
@@ -96,10 +99,7 @@ def search_projected(T_cw, camera, near_m, points, frame, gates) -> tuple[np.nda
                 np.hypot(*(frame["xy"][j] - (u, v))) <= gates["radius_px"] + gates["radius_sigmas"] * sigma
                 and frame["free"][j]
                 and (gates["scale_factor"] == 0 or ratio <= gates["scale_factor"])
-                and (
-                    gates["max_turn"] == 0
-                    or turn_between(frame["angle"][j], points["angle"][i]) <= gates["max_turn"]
-                )
+                and (gates["max_turn"] == 0 or turn_between(frame["angle"][j], points["angle"][i]) <= gates["max_turn"])
             ):
                 d = distances(points["descriptors"][i : i + 1], frame["descriptors"][j : j + 1])[0, 0]
                 candidates.append((d, j))

@@ -80,7 +80,7 @@ def test_file_changes_what_it_names_and_words_go_over_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "word,get,value",
+    ("word", "get", "value"),
     [
         ("extractor.name=sift", lambda c: c.extractor.name, "sift"),
         ("mapping.optimizer=g2o", lambda c: c.mapping.optimizer, "g2o"),
@@ -99,7 +99,7 @@ def test_last_of_equal_words_counts():
 
 
 @pytest.mark.parametrize(
-    "word,said",
+    ("word", "said"),
     [
         ("x", "expected key=value"),
         ("=3", "expected key=value"),
@@ -132,7 +132,9 @@ def test_word_that_is_not_yaml_is_named_in_one_line(word):
     assert refused(None, [word]).startswith(f"--set {word}")
 
 
-@pytest.mark.parametrize("text,value", [("1e-3", 0.001), ("1E-3", 0.001), ("-2e+1", -20.0), ("1.e1", 10.0), ("7", 7.0)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-3", 0.001), ("1E-3", 0.001), ("-2e+1", -20.0), ("1.e1", 10.0), ("7", 7.0)]
+)
 def test_number_as_people_write_it_is_a_number(tmp_path, text, value):
     assert load_config(None, [f"depth.noise_m={text}"]).depth.noise_m == value
     assert load_config(write(tmp_path, f"depth: {{noise_m: {text}}}")).depth.noise_m == value
@@ -144,7 +146,7 @@ def test_whole_number_with_exponent_is_one():
 
 
 @pytest.mark.parametrize(
-    "text,said",
+    ("text", "said"),
     [
         ("extractor: [", "not YAML"),
         ("a: b: c", "not YAML"),

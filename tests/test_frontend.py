@@ -71,7 +71,7 @@ def test_what_is_no_image_is_refused_in_one_line(image):
 
 @pytest.mark.parametrize("arguments", [{"extractor": "orbit"}, {"matcher": "best"}, {"options": {"level": 3}}])
 def test_unknown_names_are_refused_in_one_line(arguments):
-    with pytest.raises(VslamError, match="unknown .*; known: ") as caught:
+    with pytest.raises(VslamError, match=r"unknown .*; known: ") as caught:
         Frontend(**arguments)
     assert "\n" not in str(caught.value)
 

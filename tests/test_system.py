@@ -34,10 +34,11 @@ def plain():
     return run(filmed(FRAMES))
 
 
-def check_near(poses, truth) -> None:
+def check_near(poses, truth, times=1.0) -> None:
+    """Errors below `times` (N,) what two pixels allow."""
     error = se3.log(np.linalg.inv(truth) @ poses)
-    assert np.linalg.norm(error[:, :3], axis=1).max() < NEAR_M
-    assert np.linalg.norm(error[:, 3:], axis=1).max() < NEAR_RAD
+    assert (np.linalg.norm(error[:, :3], axis=1) / times).max() < NEAR_M
+    assert (np.linalg.norm(error[:, 3:], axis=1) / times).max() < NEAR_RAD
 
 
 def test_room_is_tracked_to_two_pixels():
@@ -111,7 +112,12 @@ def test_start_waits_for_depth():
 def test_two_of_three_frames_left_out_are_borne():
     answers, trajectory = run(filmed(FRAMES)[::3])
     assert all(answer.state == State.OK for answer in answers)
-    check_near(trajectory.poses, walk(FRAMES)[::3])
+    keyframe = np.array([answer.keyframe for answer in answers])
+    assert 1 < keyframe.sum() < len(answers) / 3
+    before = np.maximum(np.cumsum(keyframe) - keyframe, 1)
+    # each keyframe goes on from the one before: a pixel for every one so far and one for the frame, not two as in
+    # NEAR_M; they are independent and add in squares
+    check_near(trajectory.poses, walk(FRAMES)[::3], np.sqrt((before + 1) / 2))
 
 
 def test_frozen_frames_stand_still():
@@ -189,7 +195,7 @@ def test_list_as_image_is_refused_in_one_line():
 
 
 @pytest.mark.parametrize(
-    "change,said",
+    ("change", "said"),
     [
         (lambda f: {"depth": (f.depth * 1000).astype(np.uint16)}, "depth is uint16"),
         (lambda f: {"depth": f.depth.tolist()}, "depth is list"),
@@ -295,7 +301,7 @@ def test_after_a_fault_what_was_computed_can_be_had(monkeypatch, mode):
     break_mapping(monkeypatch, 3)
     system = System(CAMERA, CONFIG, mode)
     tracked = 0
-    with pytest.raises(Fault):
+    with pytest.raises(Fault):  # noqa: PT012 any of the frames
         for frame in filmed(FRAMES):
             system.track(frame)
             tracked += 1
@@ -308,7 +314,7 @@ def test_after_a_fault_what_was_computed_can_be_had(monkeypatch, mode):
 def test_fault_at_the_first_keyframe_leaves_nothing_and_no_further_fault(monkeypatch, mode):
     break_mapping(monkeypatch, 1)
     system = System(CAMERA, CONFIG, mode)
-    with pytest.raises(Fault):
+    with pytest.raises(Fault):  # noqa: PT012 any of the frames
         for frame in filmed(2):
             system.track(frame)
     with pytest.raises(Fault):  # the run is over

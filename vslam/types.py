@@ -1,6 +1,6 @@
 """The values that travel between stages: plain arrays in small frozen dataclasses.
 
-Conventions (docs/conventions.md): `T_world_camera` maps camera to world coordinates, float64 (4, 4);
+Conventions (docs/architecture.md): `T_world_camera` maps camera to world coordinates, float64 (4, 4);
 camera axes x right, y down, z forward; metres, seconds, radians; pixel (0, 0) is the centre of the
 top-left pixel.
 """
@@ -69,7 +69,8 @@ class Camera:
 class RawFrame:
     """What a sensor delivers: `timestamp` s, `image` (H, W) or (H, W, 3) BGR uint8, `depth` (H, W) float32 metres
     with 0 = none, registered to the image, `right` (H, W) uint8 of a rectified stereo pair. `depth_delay` says how many
-    seconds after the image the depth was taken: sensors that do not trigger both at once are up to half a frame apart."""
+    seconds after the image the depth was taken: sensors that do not trigger both at once are up to half a frame
+    apart."""
 
     timestamp: float
     image: np.ndarray
@@ -191,7 +192,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Grid:
-    """Which features lie in which square of `CELL` pixels: `items[start[c]:start[c + 1]]`, c = row * columns + column."""
+    """Features in each square of `CELL` pixels: `items[start[c]:start[c + 1]]`, c = row * columns + column."""
 
     start: np.ndarray
     items: np.ndarray
@@ -223,8 +224,8 @@ class LocalMap:
     """What the tracker knows of the map: an immutable copy, replaced as a whole.
 
     M map points: `row` (M,) int32 and `generation` (M,) int32 name them in the map; `xyz` (M, 3) float64 world,
-    `normal` (M, 3) float32 mean direction from point to cameras, `size` (M,) float32 keypoint sigma times distance (px m),
-    `words` (M, W). `reference` is the newest keyframe's id, `in_reference` (M,) bool the points it sees,
+    `normal` (M, 3) float32 mean direction from point to cameras, `size` (M,) float32 keypoint sigma times distance
+    (px m), `words` (M, W). `reference` is the newest keyframe's id, `in_reference` (M,) bool the points it sees,
     `T_cw` the poses of recent keyframes by id, `surfaces` the shapes that the newest and the nearest ones saw.
     """
 

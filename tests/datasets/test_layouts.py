@@ -45,7 +45,7 @@ def test_icl_truth_is_mirrored_with_its_camera(icl):
     point = published @ np.array([0.3, 0.4, 2.0, 1])
     mirrored = point * (1, -1, 1, 1)
     seen = np.linalg.solve(ours, mirrored)
-    assert -480 * 0.4 / 2.0 == pytest.approx(480 * seen[1] / seen[2])
+    assert 480 * seen[1] / seen[2] == pytest.approx(-480 * 0.4 / 2.0)
     assert seen[0] == pytest.approx(0.3) and seen[2] == pytest.approx(2.0)
 
 

@@ -100,7 +100,7 @@ def test_stopping_early_ends_the_threads():
 
 @pytest.mark.parametrize("fault", [RuntimeError, KeyboardInterrupt])
 def test_a_fault_of_the_caller_ends_the_threads(fault):
-    with pytest.raises(fault), prefetch(Film(), range(20)) as frames:
+    with pytest.raises(fault), prefetch(Film(), range(20)) as frames:  # noqa: PT012
         for _ in frames:
             raise fault
     assert not decode_threads()

@@ -35,7 +35,7 @@ def check(features: Features, extractor, shape: tuple[int, int], max_keypoints: 
     """Everything that `Features` promises."""
     n = len(features)
     assert n <= max_keypoints
-    kinds = {name: (np.float32, (n,)) for name in ("sigma", "score", "angle")} | {
+    kinds = dict.fromkeys(("sigma", "score", "angle"), (np.float32, (n,))) | {
         "xy": (np.float32, (n, 2)),
         "octave": (np.uint8, (n,)),
     }

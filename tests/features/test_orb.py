@@ -99,7 +99,7 @@ def test_images_of_other_sizes_in_between_do_not_matter():
     assert np.array_equal(extractor.extract(picture()).descriptors, first.descriptors)
 
 
-@pytest.mark.parametrize("dx,dy", [(1, 0), (0, 7), (13, 5)])
+@pytest.mark.parametrize(("dx", "dy"), [(1, 0), (0, 7), (13, 5)])
 def test_shifted_picture_shifts_keypoints(dx, dy):
     a = Orb(EVERY_CORNER, FINEST).extract(picture()[:200, :280])
     b = Orb(EVERY_CORNER, FINEST).extract(picture()[dy : dy + 200, dx : dx + 280])
@@ -201,7 +201,6 @@ def test_keypoints_cover_the_picture():
     assert counts.min() > 1000 / 12 / 4
 
 
-@pytest.mark.xfail(strict=True, reason="more local maxima than MAX_CORNERS_PER_PIXEL: the rows below get none")
 def test_keypoints_cover_a_picture_of_noise():
     features = Orb(1000).extract(np.random.default_rng(0).integers(0, 256, (240, 320), np.uint8))
     finest = features.xy[features.octave == 0]

@@ -24,7 +24,7 @@ def test_root_sift_is_the_square_root_of_sift():
     np.testing.assert_allclose(np.linalg.norm(plain, axis=1), 1, atol=1e-6)
 
 
-@pytest.mark.parametrize("degrees,scale", [(0, 1.0), (30, 1.0), (90, 0.8), (10, 1.3)])
+@pytest.mark.parametrize(("degrees", "scale"), [(0, 1.0), (30, 1.0), (90, 0.8), (10, 1.3)])
 def test_matches_follow_a_similarity(degrees, scale):
     M = cv2.getRotationMatrix2D((159.5, 119.5), degrees, scale)
     a, b = (Sift(400).extract(i) for i in (picture(), cv2.warpAffine(picture(), M, (320, 240))))

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import naive
-from vslam.features.spread import spread
+from vslam.features.spread import PER_CELL, spread
 
 WIDTH, HEIGHT = 320, 240
 no_deadline = settings(deadline=None)  # the first call compiles
@@ -32,17 +32,21 @@ def test_spread_gives_what_is_wanted_without_duplicates(cloud, wanted):
 @no_deadline
 @given(clouds(), st.integers(1, 250))
 def test_spread_equals_naive_twin(cloud, wanted):
-    assert set(spread(*cloud, wanted, WIDTH, HEIGHT)) == naive.spread(*cloud, wanted, WIDTH, HEIGHT)
+    assert set(spread(*cloud, wanted, WIDTH, HEIGHT)) == naive.spread(*cloud, wanted, WIDTH, HEIGHT, PER_CELL)
 
 
 def test_weak_points_elsewhere_win_over_strong_ones_in_a_heap():
-    """100 cells for 25 lonely points and a heap that fits into a few cells: the lonely ones lose to nobody."""
-    x, y = np.meshgrid(np.arange(5) * 64 + 32, np.arange(5) * 48 + 24)
-    lonely = np.stack([x.ravel(), y.ravel()], axis=1)
-    heap = np.random.default_rng(0).uniform((112, 30), (132, 50), (500, 2))  # no lonely one in its cells
-    score = np.concatenate([np.ones(25), np.full(500, 1000.0)])
-    chosen = spread(np.concatenate([lonely, heap]), score, 100, WIDTH, HEIGHT)
-    assert set(range(25)) <= set(chosen)
+    """4 x 3 cells of 80 pixels, a strong heap in one, a cell's share in each of the others: these lose to nobody."""
+    rng = np.random.default_rng(0)
+    column, row = np.divmod(np.arange(12), 3)
+    corner = np.repeat(80 * np.stack([column, row], axis=1), PER_CELL, axis=0)
+    xy = corner + rng.uniform(1, 79, (12 * PER_CELL, 2))
+    lonely = xy[PER_CELL:]  # all but those of the first cell
+    heap = rng.uniform(30, 50, (500, 2))
+    score = np.concatenate([rng.uniform(1, 2, len(lonely)), 1000.0 + rng.permutation(500)])
+    chosen = spread(np.concatenate([lonely, heap]), score, 12 * PER_CELL, WIDTH, HEIGHT)
+    strongest = len(lonely) + np.argsort(-score[len(lonely) :])[:PER_CELL]
+    assert set(chosen) == {*range(len(lonely)), *strongest}
 
 
 def test_one_wanted_is_the_strongest():

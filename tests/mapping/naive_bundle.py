@@ -1,4 +1,4 @@
-"""A synthetic world with known truth, and the cost of bundle adjustment written as slowly and plainly as it is meant."""
+"""A synthetic world with known truth, and the cost of bundle adjustment written slowly and plainly, as it is meant."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ SIZES = {
 def test_jacobians_equal_numeric_differentiation(seed):
     rng = np.random.default_rng(seed)
     T, X = se3.exp(rng.normal(0, 0.5, 6)), rng.uniform(-1, 1, 3)
-    X = se3.inverse(T)[:3, :3] @ (X + [0, 0, 3] - T[:3, 3])  # 2 to 4 m before the camera
+    X = se3.inverse(T)[:3, :3] @ (X + np.array([0, 0, 3]) - T[:3, 3])  # 2 to 4 m before the camera
     x, y, z = T[:3, :3] @ X + T[:3, 3]
     by_pose, by_point = np.empty((3, 6)), np.empty((3, 3))
     _jacobians.py_func(T, x, y, z, tuple(PINHOLE), by_pose, by_point)
@@ -237,7 +237,7 @@ def test_points_at_or_behind_the_camera_do_not_poison(depth):
 
 
 @pytest.mark.parametrize(
-    "changes, message",
+    ("changes", "message"),
     [
         ({"uv": np.zeros((3, 2))}, "shape"),
         ({"fixed": np.zeros(5, bool)}, "fixed"),

@@ -59,7 +59,7 @@ def test_points_rarely_found_go():
     check_books(made.map)
 
 
-@pytest.mark.parametrize("newest,goes", [(0, False), (50, True)])
+@pytest.mark.parametrize(("newest", "goes"), [(0, False), (50, True)])
 def test_points_that_stay_alone_go_after_their_trial(newest, goes):
     made = make_map(2)
     rows = np.flatnonzero(made.map.points.alive)

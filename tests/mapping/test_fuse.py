@@ -42,7 +42,7 @@ def test_points_that_were_missed_are_observed():
     check_books(made.map)
 
 
-@pytest.mark.parametrize("error_px,error_disparity", [(6.0, 0.0), (0.0, 3.0)])
+@pytest.mark.parametrize(("error_px", "error_disparity"), [(6.0, 0.0), (0.0, 3.0)])
 def test_points_out_of_place_are_not_taken(error_px, error_disparity):
     made = make_map(2, twice=True)
     count, slot = made.map.point_count, made.slot(1)

@@ -51,7 +51,7 @@ def test_noisy_map_is_as_good_as_the_noise_allows():
 def test_fixed_keyframes_stay_to_the_last_bit():
     made = make_map(8)
     disturb(made, 0.003, hold=5)
-    moving, fixed = choose_window(made.map, made.slot(7), 3, 2)
+    moving, _fixed = choose_window(made.map, made.slot(7), 3, 2)
     kept = made.map.keyframes.T_cw.copy()
     adjust(made, 7, window=3, fixed=2)
     others = [slot for slot in made.map.slot_of.values() if slot not in moving]

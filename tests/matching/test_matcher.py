@@ -97,5 +97,5 @@ def test_empty_sets_give_no_matches(matcher):
 @pytest.mark.parametrize("matcher", MATCHERS)
 def test_descriptors_of_different_kinds_are_refused(matcher):
     for other in (random_units(5, 0), np.zeros((5, 16), np.uint8)):
-        with pytest.raises(VslamError, match="cannot match uint8 of length 8 with .* same extractor"):
+        with pytest.raises(VslamError, match=r"cannot match uint8 of length 8 with .* same extractor"):
             matcher.match(featured(random_bits(5, 0)), featured(other))

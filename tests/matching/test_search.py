@@ -125,7 +125,7 @@ def test_of_two_points_the_better_gets_the_keypoint_in_either_order():
     assert search(np.eye(4), swapped, frame)[0].tolist() == [-1, 0]
 
 
-@pytest.mark.parametrize("points,keypoints", [(0, 0), (0, 20), (20, 0)])
+@pytest.mark.parametrize(("points", "keypoints"), [(0, 0), (0, 20), (20, 0)])
 def test_nothing_to_search_gives_nothing(points, keypoints):
     match, _, _ = search(*case(0, points, keypoints))
     assert len(match) == points and (match == -1).all()

@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 
-from tests.world import CAMERA, ByNumber, Points, make_features, make_frame, make_local_map, scatter, see
+from tests.world import CAMERA, ByNumber, Points, make_features, make_frame, scatter, see
 from vslam.geometry import se3
+from vslam.matching.distance import searchable
 from vslam.tracking.relocalise import locate
 
 POINTS = scatter(300)
-EVERYTHING = np.ones(300, bool)
 T_CW = se3.exp([0.2, -0.1, 0.15, 0.1, -0.1, 0.2])
 
 
-def find(frame, local_map=None, among=EVERYTHING, min_inliers=15):
-    local_map = make_local_map(POINTS) if local_map is None else local_map
-    return locate(frame, local_map, among, CAMERA, ByNumber.max_distance, min_inliers)
+def find(frame, points=POINTS, min_inliers=15):
+    words = searchable(points.descriptors)
+    return locate(frame, points.xyz, words, CAMERA, ByNumber.max_distance, min_inliers)
 
 
 def check_near(T_cw: np.ndarray) -> None:
@@ -23,7 +23,7 @@ def check_near(T_cw: np.ndarray) -> None:
     assert np.linalg.norm(error[:3]) < 0.02 and np.linalg.norm(error[3:]) < 0.006
 
 
-@pytest.mark.parametrize("noise_px,expected", [(0.0, 1e-4), (1.0, 0.02)])
+@pytest.mark.parametrize(("noise_px", "expected"), [(0.0, 1e-4), (1.0, 0.02)])
 def test_pose_is_found_from_appearance_alone(noise_px, expected):
     frame, shown = see(POINTS, T_CW, noise_px=noise_px)
     T_cw, matches = find(frame)
@@ -35,17 +35,17 @@ def test_pose_is_found_although_every_third_point_is_somewhere_else():
     moved = POINTS.xyz.copy()
     moved[::3] += np.random.default_rng(0).uniform(0.3, 1, moved[::3].shape)
     frame, _ = see(POINTS, T_CW, noise_px=0.5)
-    T_cw, _ = find(frame, make_local_map(Points(moved, POINTS.descriptors)))
+    T_cw, _ = find(frame, Points(moved, POINTS.descriptors))
     check_near(T_cw)
 
 
-def test_only_points_among_the_named_ones_are_used():
+def test_some_points_of_what_the_frame_shows_are_enough():
     frame, shown = see(POINTS, T_CW)
-    among = np.zeros(300, bool)
-    among[shown[:40]] = True
-    T_cw, matches = find(frame, among=among)
-    assert matches == 40 and T_cw is not None
-    assert find(frame, among=np.zeros(300, bool)) == (None, 0)
+    some, none = (Points(POINTS.xyz[rows], POINTS.descriptors[rows]) for rows in (shown[:40], shown[:0]))
+    T_cw, matches = find(frame, some)
+    assert matches == 40
+    assert np.abs(se3.log(T_cw @ se3.inverse(T_CW))).max() < 1e-4
+    assert find(frame, none) == (None, 0)
 
 
 def test_a_strange_place_is_not_found():
@@ -55,7 +55,7 @@ def test_a_strange_place_is_not_found():
 
 
 def test_matches_that_agree_on_no_pose_give_none():
-    frame, shown = see(POINTS, T_CW)
+    _frame, shown = see(POINTS, T_CW)
     xy = np.random.default_rng(0).uniform(0, 240, (len(shown), 2))
     T_cw, matches = find(make_frame(make_features(xy, POINTS.descriptors[shown])), min_inliers=40)
     assert T_cw is None and matches == len(shown)

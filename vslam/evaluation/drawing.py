@@ -120,7 +120,7 @@ def stack(pictures: list[Picture], gap: float = 16.0) -> Picture:
 def shifted(item: Item, x: float, y: float) -> Item:
     """The item moved right and down."""
     if isinstance(item, Line | Dots):
-        return replace(item, points=item.points + (x, y))
+        return replace(item, points=item.points + np.array([x, y]))
     return replace(item, x=item.x + x, y=item.y + y)
 
 

@@ -14,7 +14,8 @@ def pattern() -> np.ndarray:
     """(256, 4) float64: x1, y1, x2, y2 of each comparison, relative to the keypoint, inside the disc."""
     rng = np.random.default_rng(7)
     points = rng.normal(0.0, RADIUS / 2.5, (4096, 4))
-    inside = (np.hypot(points[:, 0], points[:, 1]) < RADIUS - 0.5) & (np.hypot(points[:, 2], points[:, 3]) < RADIUS - 0.5)
+    first, second = np.hypot(points[:, 0], points[:, 1]), np.hypot(points[:, 2], points[:, 3])
+    inside = (first < RADIUS - 0.5) & (second < RADIUS - 0.5)
     return points[inside][:256]
 
 

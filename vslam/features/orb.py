@@ -21,7 +21,7 @@ from vslam.types import Features
 
 ENOUGH = 2  # corners for each keypoint wanted: some to choose from
 CLIMB = 0  # pixels from the corner to the peak of its response
-MARGIN = RADIUS + 1 + CLIMB  # pixels kept free at the border of a level: the descriptor's patch and sub-pixel refinement
+MARGIN = RADIUS + 1 + CLIMB  # pixels kept free at a level's border: the descriptor's patch and sub-pixel refinement
 MAX_CORNERS_PER_PIXEL = 0.12  # local maxima above the threshold; an image of pure noise has 0.09
 
 
@@ -67,8 +67,8 @@ class Orb:
         words = np.empty((n, 4), np.uint64)
         offsets = rotated_offsets(workspace.atlas.shape[1])
         describe(
-            workspace.atlas, workspace.blurred, workspace.tops, workspace.ratios, workspace.xy[:n], workspace.level[:n], offsets,
-            xy, angle, words,
+            workspace.atlas, workspace.blurred, workspace.tops, workspace.ratios, workspace.xy[:n], workspace.level[:n],
+            offsets, xy, angle, words,
         )  # fmt: skip
         level = workspace.level[:n].copy()
         sigma = self._options.sigma * workspace.ratios[:, 0] ** self._options.octave_sigma_power
@@ -226,7 +226,7 @@ def smaller_eigenvalue(image, x, y):
 
 @njit(fastmath=True)
 def refine_corner(image, x, y, out):
-    """Sub-pixel position: up the corner response at most CLIMB pixels, then the peak of a quadratic through 3x3 of it."""
+    """Sub-pixel position: up the response at most CLIMB pixels, then the peak of a quadratic through 3x3 of it."""
     r = np.empty((3, 3), np.float32)
     for climbed in range(CLIMB + 1):
         best, best_u, best_v = np.float32(-1.0), 1, 1
@@ -280,7 +280,7 @@ def describe(atlas, blurred, tops, ratios, level_xy, level, offsets, xy, angle, 
 
 @njit(fastmath=True)
 def centroid_angle(image, column, row):
-    """Direction from the centre of a disc of RADIUS to its centre of brightness, radians (Rublee et al., section 3.2)."""
+    """Direction from the centre of a disc of RADIUS to its centre of brightness, radians (Rublee et al., 3.2)."""
     mx, my = 0, 0
     for dy in range(-RADIUS, RADIUS + 1):
         half = int(math.sqrt(RADIUS * RADIUS - dy * dy))

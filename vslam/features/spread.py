@@ -13,8 +13,9 @@ PER_CELL = 9  # points that a cell gives on average: fewer would take weak corne
 def spread_into(xy, score, start, stop, width, height, wanted, chosen):
     """Write indices of at most `wanted` evenly spread rows of `xy[start:stop]` to `chosen`; returns how many.
 
-    The image is cut into square cells, PER_CELL wanted points each; each round takes the best remaining point of every cell, and the
-    last round, where there are more than are still wanted, takes the strongest. `xy` (N, 2), `score` (N,).
+    The image is cut into square cells, PER_CELL wanted points each; each round takes the best remaining point of every
+    cell, and the last round, where there are more than are still wanted, takes the strongest.
+    `xy` (N, 2), `score` (N,).
     """
     count = stop - start
     if count <= wanted:

@@ -136,7 +136,7 @@ def triangulate(F, T_ba, pinhole, xy_a, sigma_a, xy_b, sigma_b, match, xyz):
 
     Sampson's correction, weighted by the sigmas, makes the rays meet to first order (Hartley and Zisserman, section
     12.4); the point is the middle between them, so it is the most likely one to that order. Trusted are a parallax
-    over 1 degree, points before both cameras, and a reprojection within the 95 % gate of both.
+    over 3 degrees, points before both cameras, and a reprojection within the 95 % gate of both.
     """
     fx, fy, cx, cy = pinhole[0], pinhole[1], pinhole[2], pinhole[3]
     R, t = T_ba[:3, :3], T_ba[:3, 3]

@@ -60,7 +60,9 @@ def search_projected(
                 du, dv = frame_xy[j, 0] - u, frame_xy[j, 1] - v
                 if du * du + dv * dv > radius * radius or not frame_free[j]:
                     continue
-                if scale_factor > 0.0 and (frame_sigma[j] > sigma * scale_factor or sigma > frame_sigma[j] * scale_factor):
+                if scale_factor > 0.0 and (
+                    frame_sigma[j] > sigma * scale_factor or sigma > frame_sigma[j] * scale_factor
+                ):
                     continue
                 if max_turn > 0.0 and abs(_turn(frame_angle[j] - angle[i])) > max_turn:
                     continue

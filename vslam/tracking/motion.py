@@ -6,7 +6,6 @@ import numpy as np
 
 from vslam.geometry import se3
 
-
 ACCELERATION = np.array([5.0, 150.0])  # m/s^2, rad/s^2: hand-held; a quick turn of the wrist, a robot or a car has less
 MIN_SECONDS = 1 / 60  # so that a fast camera does not make the model a constraint
 

@@ -22,11 +22,12 @@ HALF_OF_CHI2 = 1.386  # median of chi-square with 2 degrees of freedom
 def refine_pose(T_cw, pinhole, xyz, uv, disparity, sigma, disparity_sigma, expected, expected_weight, rounds, inlier):
     """Improve `T_cw` (4, 4) in place by Gauss-Newton with Huber's kernel and chi-square gates.
 
-    `xyz` (M, 3) world points, seen at `uv` (M, 2) pixels with standard deviation `sigma` (M,), and with `disparity` (M,)
-    of `disparity_sigma` (M,) where positive. The motion model's `expected` pose (4, 4) counts with `expected_weight` (6,),
-    the inverse variances of translation and rotation in the camera frame; zeros for none. Each round judges all points anew, `inlier` (M,) uint8; the last two go
-    without the kernel (the scheme of ORB-SLAM, Mur-Artal et al., T-RO 2015). After the first round the residuals'
-    median tells how much worse this image is than `sigma` (blur, rolling shutter).
+    `xyz` (M, 3) world points, seen at `uv` (M, 2) pixels with standard deviation `sigma` (M,), and with `disparity`
+    (M,) of `disparity_sigma` (M,) where positive. The motion model's `expected` pose (4, 4) counts with
+    `expected_weight` (6,), the inverse variances of translation and rotation in the camera frame; zeros for none. Each
+    round judges all points anew, `inlier` (M,) uint8; the last two go without the kernel (the scheme of ORB-SLAM,
+    Mur-Artal et al., T-RO 2015). After the first round the residuals' median tells how much worse this image is than
+    `sigma` (blur, rolling shutter).
 
     Returns:
         the number of inliers, and that factor, 1 to MAX_NOISE.

@@ -24,7 +24,7 @@ class Located(NamedTuple):
 def locate(
     frame: Frame, xyz: np.ndarray, words: np.ndarray, camera: Camera, max_distance: float, min_inliers: int
 ) -> Located:
-    """Match points (M, 3) described by `words` (M, W) with all features of a frame, mutually, and solve for its pose."""
+    """Match points (M, 3) described by `words` (M, W) with all features of a frame, mutually; solve for its pose."""
     index, distance, _, back = nearest(words, frame.words)
     if not len(back) or not len(index):
         return Located(None, 0)
