@@ -194,8 +194,7 @@ def degenerate(name: str) -> Sight:
     "name",
     [
         "none", "one", "two", "five", "the same", "in a line", "all behind", "infinite point", "not a number",
-        "all wrong", "exactly known",
-        pytest.param("pixel not a number", marks=pytest.mark.xfail(strict=True, reason="NaN pose")),
+        "all wrong", "exactly known", "pixel not a number",
     ],
 )  # fmt: skip
 def test_degenerate_input_raises_nothing_and_leaves_a_finite_pose(name):

@@ -15,6 +15,7 @@ MONO_GATE, STEREO_GATE = 5.991, 7.815  # 95 % of chi-square with 2 (u, v) and 3 
 FAST = {"reassoc", "contract", "arcp", "nsz"}  # all liberties but the one to assume that nothing is NaN
 MAX_NOISE = 8.0  # a frame's keypoints are at most so many times less exact than their sigma says
 NO_DISPARITY = np.float32(0.0)  # of the type of real ones, so that no kernel is compiled twice
+UNUSABLE = 1e12
 HALF_OF_CHI2 = 1.386  # median of chi-square with 2 degrees of freedom
 
 
@@ -120,6 +121,8 @@ def add_point(T, pinhole, p, uv, disparity, sigma, disparity_sigma, robust, H, g
     wd = 1.0 / (disparity_sigma * disparity_sigma) if disparity > 0.0 else 0.0
     rd = disparity - pinhole[4] * iz if disparity > 0.0 else 0.0
     chi2 = w * (ru * ru + rv * rv) + wd * rd * rd
+    if not chi2 < UNUSABLE:  # a pixel or a point that is not a number
+        return
     gate = STEREO_GATE if disparity > 0.0 else MONO_GATE
     if robust and chi2 > gate:
         down = math.sqrt(gate / chi2)
