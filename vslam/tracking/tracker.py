@@ -103,7 +103,7 @@ class Tracker:
         self._last: Posed | None = None
         self._since_keyframe = 0
         self._peak = (-1, 0)  # the newest keyframe, and the most inliers since it came
-        self._requested_at = -1  # reference keyframe at the time of the last request
+        self._asked = (-1, 0)  # the newest keyframe when the last one was asked for, and the inliers then
         self._visible: list[np.ndarray] = []
         self._found: list[np.ndarray] = []
         self.anchors: list[Anchor] = []
@@ -321,7 +321,7 @@ class Tracker:
             has = view.point >= 0
             row[has], generation[has] = local_map.row[view.point[has]], local_map.generation[view.point[has]]
             self._request(frame, reference, T_frame_reference, row, generation, view.noise, state is State.WEAK)
-            self._requested_at = reference
+            self._asked = (reference, view.inliers)
         clock.mark("decide")
         return self._answer(
             frame, state, reason, se3.inverse(view.T_cw), view.matches, view.inliers, keyframe, clock
@@ -376,8 +376,11 @@ class Tracker:
         if self._peak[0] != local_map.reference:
             self._peak = (local_map.reference, 0)
         self._peak = (local_map.reference, max(self._peak[1], view.inliers))
-        if self._since_keyframe < settings.keyframe_min_gap or self._requested_at == local_map.reference:
+        if self._since_keyframe < settings.keyframe_min_gap:
             return False
+        asked_at, inliers_then = self._asked
+        if asked_at == local_map.reference and view.inliers >= settings.keyframe_ratio * inliers_then:
+            return False  # mapping has not come to the last request yet, and not much has changed since
         few_left = view.inliers < settings.keyframe_ratio * self._peak[1]
         near = frame.disparity > 0
         held = np.count_nonzero(near & (view.point >= 0))
