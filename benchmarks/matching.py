@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 
 from vslam.matching.brute import nearest
-from vslam.matching.window import search_projected
-from vslam.tracking.frame import CELL, fill_grid
+from vslam.matching.window import CELL, search_projected
+from vslam.tracking.frame import fill_grid
 from vslam.types import Camera
 
 CAMERA = Camera(525.0, 525.0, 319.5, 239.5, 640, 480)

@@ -6,8 +6,7 @@ import pytest
 from tests import naive
 from tests.world import CAMERA, make_features, make_frame
 from vslam.geometry import se3
-from vslam.matching.window import NEAR_M, search_projected
-from vslam.tracking.frame import CELL
+from vslam.matching.window import CELL, NEAR_M, search_projected
 
 GATES = {
     "radius_px": 8.0, "radius_sigmas": 3.0, "scale_factor": 1.5, "max_turn": 0.8, "max_distance": 60.0, "ratio": 0.87,

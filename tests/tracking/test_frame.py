@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests import world
 from tests.world import CAMERA, make_features
 from vslam.config import DepthConfig
-from vslam.tracking.frame import CELL
+from vslam.matching.window import CELL
 from vslam.types import Camera, RawFrame
 
 DEPTH = DepthConfig()

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from vslam.geometry.gates import MONO_GATE, STEREO_GATE
 from vslam.kernels import njit
 from vslam.mapping.map import Map
-from vslam.matching.window import search_projected
+from vslam.matching.window import CELL, search_projected
 from vslam.types import Camera
 
-CELL = 16
 RADIUS_SIGMAS = 4.0  # a point of the map is known this well in a keyframe
 SCALE_FACTOR = 1.5
 
@@ -57,7 +57,7 @@ def consistent(map_: Map, slot: int, rows: np.ndarray, features: np.ndarray, pin
     d = keyframes.disparity[slot, features]
     has = d > 0
     chi2 += np.where(has, ((d - pinhole[4] / z) / keyframes.disparity_sigma[slot, features]) ** 2, 0.0)
-    return (p[:, 2] > 0.05) & (chi2 < np.where(has, 7.815, 5.991))
+    return (p[:, 2] > 0.05) & (chi2 < np.where(has, STEREO_GATE, MONO_GATE))
 
 
 def merge_points(map_: Map, some: np.ndarray, others: np.ndarray) -> None:

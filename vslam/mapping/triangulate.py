@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vslam.geometry import se3
+from vslam.geometry.gates import MONO_GATE
 from vslam.kernels import njit
 from vslam.mapping.map import Map
 from vslam.matching.distance import distance
@@ -19,7 +20,7 @@ MIN_SINE_SQUARED = math.sin(math.radians(3.0)) ** 2  # of the parallax
 DISTANCE_SHARE = 0.8  # of the extractor's largest distance: the line leaves more candidates than a known place does
 RATIO = 0.9
 SIZE_FACTOR = 1.5  # one thing has one size, as `find_points` takes it
-CHI2_LINE, CHI2_POINT = 3.841, 5.991  # 95 % of one and of two degrees of freedom
+CHI2_LINE, CHI2_POINT = 3.841, MONO_GATE  # 95 % of one and of two degrees of freedom
 
 
 def triangulate_around(map_: Map, slot: int, neighbours: np.ndarray, camera: Camera, extractor: Any) -> int:

@@ -9,6 +9,8 @@ import numpy as np
 from vslam.kernels import njit
 from vslam.matching.distance import distance
 
+CELL = 16
+"""Side of a grid cell, pixels: about the usual search radius."""
 NEAR_M = 0.05  # a point closer to the camera's plane than this is not projected
 
 

@@ -8,11 +8,10 @@ from vslam.config import DepthConfig
 from vslam.geometry import se3
 from vslam.kernels import njit
 from vslam.matching.distance import searchable
+from vslam.matching.window import CELL
 from vslam.tracking.surface import build_surface
 from vslam.types import Camera, Features, Frame, Grid, RawFrame
 
-CELL = 16
-"""Side of a grid cell, pixels: about the usual search radius."""
 NOTHING_M = 1e9  # no depth is that far; some sensors give infinity, or what is not a number, for none
 
 

@@ -6,11 +6,9 @@ import math
 
 import numpy as np
 
+from vslam.geometry.gates import MONO_GATE, STEREO_GATE
 from vslam.geometry.se3 import exp_kernel, log_kernel, orthonormalise
 from vslam.kernels import njit
-
-MONO_GATE, STEREO_GATE = 5.991, 7.815  # 95 % of chi-square with 2 (u, v) and 3 (u, v, disparity) degrees of freedom
-
 
 FAST = {"reassoc", "contract", "arcp", "nsz"}  # all liberties but the one to assume that nothing is NaN
 MAX_NOISE = 8.0  # a frame's keypoints are at most so many times less exact than their sigma says

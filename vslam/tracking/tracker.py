@@ -11,8 +11,8 @@ import numpy as np
 
 from vslam.config import Config
 from vslam.geometry import se3
-from vslam.matching.window import search_projected
-from vslam.tracking.frame import CELL, describe_frame
+from vslam.matching.window import CELL, search_projected
+from vslam.tracking.frame import describe_frame
 from vslam.tracking.motion import ConstantVelocity
 from vslam.tracking.pose import refine_pose
 from vslam.tracking.relocalise import locate

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MONO_GATE = 5.991
-"""95 % quantile of chi-square with 2 degrees of freedom (u, v)."""
-STEREO_GATE = 7.815
-"""95 % quantile of chi-square with 3 degrees of freedom (u, v, disparity)."""
+from vslam.geometry.gates import MONO_GATE, STEREO_GATE
+
 MIN_DEPTH = 1e-3
 """Metres from the plane of the camera below which a projection is taken as if at this depth: large, but finite."""
 
