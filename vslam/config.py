@@ -80,6 +80,14 @@ class MappingConfig:
 
 
 @dataclass(frozen=True)
+class PlaceConfig:
+    """Which network describes a whole image, for loop closing and relocalisation; `none` for neither."""
+
+    name: str = "none"
+    options: dict[str, Any] = field(default_factory=dict)  # the network's own settings, see its Config
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything a run depends on besides its data."""
 
@@ -87,6 +95,7 @@ class Config:
     depth: DepthConfig = DepthConfig()
     tracking: TrackingConfig = TrackingConfig()
     mapping: MappingConfig = MappingConfig()
+    place: PlaceConfig = PlaceConfig()
 
 
 def from_dict(kind: type[T], values: dict[str, Any], where: str) -> T:

@@ -24,6 +24,11 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "mutual": "vslam.matching.matcher:MutualMatcher",
         "ratio": "vslam.matching.matcher:RatioMatcher",
     },
+    "places": {
+        "netvlad": "vslam.places.descriptor:NetVlad",
+        "gem": "vslam.places.descriptor:Gem",
+        "cosplace": "vslam.places.descriptor:CosPlace",
+    },
     "datasets": {
         "sample": "vslam.datasets.sample:open_sample",
         "tum": "vslam.datasets.tum:open_tum",
