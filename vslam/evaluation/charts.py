@@ -13,7 +13,10 @@ MAX_POINTS = 3000
 LEFT, RIGHT, TOP, BOTTOM = 56.0, 16.0, 12.0, 24.0
 VIEW_SIZE = (560.0, 460.0)
 MIN_HEIGHT = 120.0
-CHART_WIDTH = 1140.0
+CHART_WIDTH, CHART_HEIGHT = 1140.0, 190.0
+NARROW_WIDTH = VIEW_SIZE[0]
+"""Of charts over time on a narrow screen, where letters of the wide ones would be too small to read."""
+LIMIT_COLOUR = "muted"
 GAP_FACTOR = 3.5
 """A curve is broken where the time from pose to pose is this many times its median."""
 
@@ -92,21 +95,19 @@ def time_chart(
     span: tuple[float, float],
     unit: str,
     high: float,
-    limit: tuple[float, str] | None = None,
-    size: tuple[float, float] = (CHART_WIDTH, 190.0),
+    limit: float | None = None,
+    width: float = CHART_WIDTH,
     time_unit: str = "s",
 ) -> Picture:
-    """Values from 0 to `high` over `span` seconds; `limit` is a dashed line with its name."""
-    x = time_scale(span, size[0])
-    y = Scale(0.0, high, size[1] - BOTTOM, TOP)
+    """Values from 0 to `high` over `span` seconds; `limit` is a dashed line."""
+    x = time_scale(span, width)
+    y = Scale(0.0, high, CHART_HEIGHT - BOTTOM, TOP)
     items: list[Item] = _grid(x, y, time_unit, unit, vertical_distance=34)
     for curve in curves:
         items += [Line(piece, curve.colour, curve.width) for piece in _pieces(curve, x, y)]
-    if limit is not None and limit[0] <= high:
-        level = y(limit[0])
-        items.append(Line(np.array([[x.start, level], [x.end, level]]), "lost", 1.0, dashed=True))
-        items.append(Label(x.end - 4, level - 5, limit[1], "lost", "end"))
-    return Picture(*size, tuple(items))
+    if limit is not None and limit <= high:
+        items.append(Line(np.array([[x.start, y(limit)], [x.end, y(limit)]]), LIMIT_COLOUR, 1.0, dashed=True))
+    return Picture(width, CHART_HEIGHT, tuple(items))
 
 
 def strip_chart(

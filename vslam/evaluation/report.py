@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files as package_files
@@ -13,13 +14,14 @@ import numpy as np
 
 from vslam.evaluation import charts, drawing, metrics, tables, views
 from vslam.evaluation.charts import Curve
-from vslam.types import State, Tracked, Trajectory
+from vslam.evaluation.drawing import Picture
+from vslam.types import Reason, State, Tracked, Trajectory
 
 if TYPE_CHECKING:
     from vslam.evaluation.results import RunRecord
 
 HOVER_SAMPLES = 1500
-REASON_COLOURS = ("series1", "series3", "series5", "series4", "series2", "unreadable")
+Loops = Sequence[tuple[float, float, bool]]
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Story:
     live: views.Overlay
     truth: Trajectory | None
     axes: np.ndarray
+    loops: Loops
 
     @property
     def frames(self) -> tuple[Tracked, ...]:
@@ -44,9 +47,9 @@ class Story:
         return np.array([frame.timestamp for frame in self.frames]) - self.start
 
 
-def report_html(record: RunRecord, figures: dict[str, Any]) -> str:
-    """The page; `figures` is what `compute_metrics` returned."""
-    story = tell(record)
+def report_html(record: RunRecord, figures: dict[str, Any], loops: Loops = ()) -> str:
+    """The page; `figures` is what `compute_metrics` returned, `loops` what `views.loop_links` draws."""
+    story = tell(record, loops)
     paths, places = path_section(story)
     sections = [
         tables.headline(figures),
@@ -71,7 +74,7 @@ def report_html(record: RunRecord, figures: dict[str, Any]) -> str:
     )
 
 
-def tell(record: RunRecord) -> Story:
+def tell(record: RunRecord, loops: Loops = ()) -> Story:
     """Align, clip the truth to the run, choose the point of view."""
     stamps = [frame.timestamp for frame in record.frames] or [0.0]
     start, end = stamps[0], stamps[-1]
@@ -80,7 +83,7 @@ def tell(record: RunRecord) -> Story:
     final = views.overlay(record.final, record.truth, "se3", metrics.MAX_GAP_S)
     live = views.overlay(record.live, record.truth, "se3", metrics.MAX_GAP_S)
     seen = final.estimate if len(final.estimate) or truth is None else truth
-    return Story(record, start, (0.0, end - start), final, live, truth, views.view_axes(seen.poses))
+    return Story(record, start, (0.0, end - start), final, live, truth, views.view_axes(seen.poses), loops)
 
 
 def path_section(story: Story) -> tuple[str, list]:
@@ -97,8 +100,10 @@ def path_section(story: Story) -> tuple[str, list]:
     metre = max(map(charts.metres_per_pixel, curves.values()))
     shown, places = [], []
     for name, axes in sides.items():
-        faint = points @ axes.T if name == "From above" else np.zeros((0, 2))
-        picture, x, y = charts.path_view(curves[name], faint, keyframes @ axes.T, ends @ axes.T, metre)
+        is_plan = name == "From above"
+        faint = points @ axes.T if is_plan else np.zeros((0, 2))
+        links = views.loop_links(estimate, axes, story.loops) if is_plan else []
+        picture, x, y = charts.path_view(curves[name] + links, faint, keyframes @ axes.T, ends @ axes.T, metre)
         svg = drawing.svg_element(picture, 'class="view"')
         shown.append(f"<div><h3>{name}</h3>{svg}</div>")
         places.append((axes, x, y))
@@ -116,27 +121,24 @@ def error_section(story: Story) -> str:
         for overlay, colour, width in ((story.live, "live", 1.2), (story.final, "estimate", 1.7))
     ]
     high = max(float(curve.y.max(initial=0.0)) for curve in curves) * 1.08
-    picture = charts.time_chart(curves, story.span, "mm", max(high, 0.1))
     keys = [("estimate", "", "after the last correction"), ("live", "", "live: as it came out")]
     note = "Distance between estimated and true position; each trajectory aligned to the truth as a rigid whole (SE3)."
-    body = tables.legend(keys) + drawing.svg_element(picture, 'class="time"')
+    chart = _both_widths(lambda width: charts.time_chart(curves, story.span, "mm", max(high, 0.1), width=width))
+    body = tables.legend(keys) + chart
     return f'<h2>Error over time</h2><p class="note">{note}</p><div class="panel">{body}</div>'
 
 
 def state_section(story: Story, figures: dict[str, Any]) -> str:
-    """What became of the frames, and why."""
+    """What became of the frames, and why: a row for each reason, in the colours of the states it led to."""
     if not story.frames:
         return ""
     rows = [("state", _stretches(story, [frame.state.value for frame in story.frames]))]
-    reasons = [frame.reason.value for frame in story.frames]
-    by_count = sorted(figures["reasons"].items(), key=lambda item: -item[1])
-    for index, (reason, count) in enumerate(by_count):
-        colour = REASON_COLOURS[index % len(REASON_COLOURS)]
-        name = f"{reason}: {tables.count(count, 'frame')}"
-        rows.append((name, _stretches(story, [colour if other == reason else "" for other in reasons])))
+    for reason, count in sorted(figures["reasons"].items(), key=lambda item: -item[1]):
+        if reason != Reason.FIRST_FRAME:
+            states = [frame.state.value if frame.reason == reason else "" for frame in story.frames]
+            rows.append((f"{reason}: {tables.count(count, 'frame')}", _stretches(story, states)))
     keys = [(state, "block", f"{state} {number}") for state, number in figures["states"].items() if number]
-    picture = charts.strip_chart(rows, story.span)
-    body = tables.legend(keys) + drawing.svg_element(picture, 'class="time"')
+    body = tables.legend(keys) + _both_widths(lambda width: charts.strip_chart(rows, story.span, width))
     return f'<h2>States and reasons</h2><div class="panel">{body}</div>'
 
 
@@ -150,19 +152,19 @@ def time_section(story: Story) -> str:
     high = max(period * 1.2, float(np.percentile(timed[has_time], 99)) * 1.3)
     above = int((timed > high).sum())
     curve = Curve(story.times[has_time], timed[has_time], "estimate", 1.2)
-    limit = (period, f"{period:.0f} ms: {story.record.camera.fps:g} frames a second")
-    svg = drawing.svg_element(charts.time_chart([curve], story.span, "ms", high, limit), 'class="time"')
+    keys = [(charts.LIMIT_COLOUR, "dash", f"{period:.0f} ms: {story.record.camera.fps:g} frames a second")]
+    chart = _both_widths(lambda width: charts.time_chart([curve], story.span, "ms", high, period, width))
     note = "Wall time from the image in memory to the pose; decoding is not in it."
     note += f" {tables.count(above, 'frame')} above the chart, at most {timed.max():.0f} ms." if above else ""
     head = f'<h2>Tracking time</h2><p class="note">{note}</p>'
-    return f'{head}<div class="panel">{svg}{tables.stages(story.frames)}</div>'
+    return f'{head}<div class="panel">{tables.legend(keys)}{chart}{tables.stages(story.frames)}</div>'
 
 
 def hover_samples(story: Story, places: list) -> dict[str, Any]:
     """What the page shows under the pointer: per frame its time, a text, and its place in each view."""
     kept = charts.thin_out(len(story.frames), HOVER_SAMPLES) if story.frames else []
     scale = charts.time_scale(story.span, charts.CHART_WIDTH)
-    ends = {"low": scale.low, "high": scale.high, "start": scale.start, "end": scale.end}
+    ends = {"low": scale.low, "high": scale.high, "left": charts.LEFT, "right": charts.RIGHT}
     errors = dict(zip(story.final.error_times.tolist(), story.final.errors.tolist(), strict=True))
     rows = {stamp: row for row, stamp in enumerate(story.final.estimate.timestamps.tolist())}
     frames = [story.frames[index] for index in kept]
@@ -187,6 +189,12 @@ def _hover_text(frame: Tracked, error: float | None) -> str:
     return "   ".join([*parts, f"{frame.inliers} inliers"])
 
 
+def _both_widths(draw: Callable[[float], Picture]) -> str:
+    """A chart over time for wide and for narrow screens; the page shows one of them."""
+    sizes = (("wide", charts.CHART_WIDTH), ("narrow", charts.NARROW_WIDTH))
+    return "".join(drawing.svg_element(draw(width), f'class="time {name}"') for name, width in sizes)
+
+
 def _motion(story: Story) -> tuple[float, np.ndarray, np.ndarray]:
     return story.final.s, story.final.R, story.final.t
 
@@ -200,6 +208,8 @@ def _path_legend(story: Story) -> str:
         ("weak", "", "weak", State.WEAK in states),
         ("lost", "", "lost", State.LOST in states or State.UNREADABLE in states),
         ("points", "dot", "map points", len(story.record.points_xyz)),
+        (views.LOOP_COLOUR, "", "closed loops", any(accepted for _, _, accepted in story.loops)),
+        (views.REJECTED_COLOUR, "dash", "loops rejected", not all(accepted for _, _, accepted in story.loops)),
     ]
     return tables.legend([(colour, kind, text) for colour, kind, text, is_there in keys if is_there])
 

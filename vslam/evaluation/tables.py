@@ -103,10 +103,8 @@ def settings(record: RunRecord, figures: dict[str, Any]) -> str:
 
 
 def legend(keys: list[tuple[str, str, str]]) -> str:
-    """(colour, shape: "" line, dot or block, text) in a row."""
-    entries = (
-        f'<span><i class="{kind}" style="background:var(--{c})"></i>{escape(text)}</span>' for c, kind, text in keys
-    )
+    """(colour, shape: "" line, dash, dot or block, text) in a row."""
+    entries = (f'<span><i class="{kind}" style="color:var(--{c})"></i>{escape(text)}</span>' for c, kind, text in keys)
     return f'<div class="legend">{"".join(entries)}</div>'
 
 

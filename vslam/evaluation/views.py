@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from vslam.evaluation import metrics
 from vslam.evaluation.charts import Curve, breaks
 from vslam.types import State, Tracked, Trajectory
 
+LOOP_COLOUR, REJECTED_COLOUR = "series3", "muted"
 MIN_AGREEMENT = 0.5
 """Length of the mean of the cameras' down axes from which that mean is taken for the direction of gravity."""
 
@@ -74,6 +76,27 @@ def flat(trajectory: Trajectory, axes: np.ndarray, colour: str, width: float = 1
     places = trajectory.poses[:, :3, 3] @ axes.T
     parts = np.split(np.arange(len(places)), breaks(trajectory.timestamps))
     return [Curve(places[part, 0], places[part, 1], colour, width) for part in parts if len(part)]
+
+
+def loop_links(trajectory: Trajectory, axes: np.ndarray, loops: Iterable[tuple[float, float, bool]]) -> list[Curve]:
+    """Straight lines along two axes (2, 3) between places that were taken for one.
+
+    Args:
+        loops: per candidate the time stamps (s) of the query and of its match, and whether it was accepted; one whose
+            times have no pose in the trajectory is left out.
+
+    Returns:
+        Rejected ones dashed and below, accepted ones above.
+    """
+    rows = {stamp: row for row, stamp in enumerate(trajectory.timestamps.tolist())}
+    flat_places = trajectory.poses[:, :3, 3] @ axes.T
+    links = []
+    for query, match, accepted in sorted(loops, key=lambda loop: loop[2]):
+        if query in rows and match in rows:
+            x, y = flat_places[[rows[query], rows[match]]].T
+            colour, width = (LOOP_COLOUR, 1.6) if accepted else (REJECTED_COLOUR, 1.0)
+            links.append(Curve(x, y, colour, width, dashed=not accepted))
+    return links
 
 
 def stretches(frames: tuple[Tracked, ...], states: set[State]) -> list[tuple[int, int]]:
