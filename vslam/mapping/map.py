@@ -35,6 +35,17 @@ class Rows:
         """Free `rows` for later use."""
         self._free = np.concatenate([self._free, rows[::-1].astype(np.int32)])
 
+    def claim(self, rows: np.ndarray) -> None:
+        """Take just these unused `rows`; the caller fills them."""
+        while len(rows) and rows.max() >= self.capacity:
+            self._double()
+        self._free = self._free[~np.isin(self._free, rows)]
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The names of the arrays."""
+        return self._names
+
     @property
     def nbytes(self) -> int:
         """Memory of all arrays."""
@@ -150,6 +161,11 @@ class Map:
             return 0
         frames = sum(frame_bytes(frame) for frame in self.frames.values())
         return self.points.nbytes + self.keyframes.nbytes + frames
+
+    @property
+    def retired(self) -> dict[int, Retired]:
+        """Removed keyframes, by id."""
+        return self._retired
 
     def pose(self, keyframe: int) -> np.ndarray:
         """`T_cw` (4, 4) of a keyframe by id; a removed one moves with the keyframe it was tied to."""
