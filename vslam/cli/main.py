@@ -12,6 +12,8 @@ COMMANDS = {
     "run": "run SLAM on a recorded sequence and score it",
     "eval": "score trajectories against ground truth (ATE, RPE)",
     "download": "fetch a public sequence",
+    "bench": "measure front ends on your own pictures",
+    "demo": "see keypoints and matches",
     "models": "list, check and convert networks",
     "train": "train the networks (extra: vslam[train])",
     "export": "write a network as ONNX or OpenVINO, with its parity checked",
