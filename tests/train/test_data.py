@@ -247,3 +247,29 @@ def test_batches_lead_with_the_two_views(sampler):
     assert batch["points"].shape == (2, 3, 200, 2)
     assert batch["valid"].shape == (3, 200)
     assert batch["valid"].sum() > 100
+
+
+@pytest.mark.parametrize("depth_share", [0.0, 1.0])
+def test_cells_are_carried_to_where_points_are(packs, depth_share):
+    """Of a cell's centre and of points drawn by the pair itself the same truth holds."""
+    config = PairConfig(points=200, max_gap=8, cells=True, depth_share=depth_share, photo_share=0.0)
+    sampler = PairSampler(pack.open_packs(packs), config)
+    for k in range(4):
+        pair = sampler.pair(7, k)
+        known = np.isfinite(pair.cells).all(axis=1)
+        assert pair.cells.shape == (24 * 32, 2)
+        assert known.mean() > 0.5
+        columns, rows = np.meshgrid(np.arange(32), np.arange(24))
+        centres = np.stack([columns.ravel(), rows.ravel()], 1) * 8 + 3.5
+        points = pair.points[:, pair.valid]
+        # the motion is smooth (homography of a plane): fit it to the points, and ask it about the cells
+        fitted, _ = cv2.findHomography(points[0], points[1], cv2.RANSAC, 1.0)
+        inside = known & (centres > 16).all(1) & (centres < (240, 176)).all(1)
+        error = np.linalg.norm(apply_homography(fitted, centres[inside]) - pair.cells[inside], axis=1)
+        assert np.median(error) < 0.5
+
+
+def test_batches_carry_cells_only_when_asked(packs):
+    opened = pack.open_packs(packs)
+    assert "cells" not in PairSampler(opened, PairConfig(points=50)).batch(1, 2, 2)
+    assert PairSampler(opened, PairConfig(points=50, cells=True)).batch(1, 2, 2)["cells"].shape == (2, 768, 2)

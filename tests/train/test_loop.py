@@ -16,8 +16,8 @@ from vslam.train.data.pack import open_packs
 from vslam.train.data.pairs import PairConfig, PairSampler
 from vslam.train.evaluate import fixed_pairs, score_network
 from vslam.train.loop import CHECKPOINT, Trainer, read_checkpoint, write_whole
-from vslam.train.run import train
-from vslam.train.settings import TrainConfig, load_train_config
+from vslam.train.run import make_sampler, train
+from vslam.train.settings import LossWeights, TrainConfig, load_train_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIRS = PairConfig(width=128, height=96, points=60, max_gap=8)
@@ -159,7 +159,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from vslam.train.data.pairs import PairConfig
-from vslam.train.run import train
+from vslam.train.run import make_sampler, train
 from vslam.train.settings import TrainConfig
 pairs = PairConfig(width=128, height=96, points=60, max_gap=8)
 out = Path(sys.argv[2])
@@ -183,3 +183,42 @@ def test_two_processes_end_with_the_same_weights(packs, tmp_path):
         assert process.returncode == 0, errors
     assert torch.equal(torch.load(tmp_path / "weights0.pt"), torch.load(tmp_path / "weights1.pt"))
     assert read_checkpoint(tmp_path / CHECKPOINT)["step"] == 3
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ({"descriptor": 0.0, "hinge_dense": 1.0}, {"hinge_dense_right", "hinge_dense_wrong"}),
+        ({"descriptor": 0.0, "hinge_sparse": 1.0}, {"hinge_sparse_right", "hinge_sparse_wrong"}),
+        ({"bits": 0.0, "bits_float": 0.0, "triplet": 1.0}, {"triplet"}),
+        ({"bits": 0.0, "bits_float": 0.0, "triplet_bits": 1.0}, {"triplet_bits"}),
+    ],
+    ids=lambda value: "+".join(sorted(value)) if isinstance(value, set) else "",
+)
+def test_chosen_losses_are_logged_apart_and_fall(config, tmp_path, losses, expected):
+    chosen = dataclasses.replace(LossWeights(), **losses)
+    config = dataclasses.replace(config, losses=chosen, steps=60, batch=2)
+    trainer = Trainer(config, make_sampler(open_packs(Path(config.packs)), config), tmp_path)
+    parts = [trainer.one_step() for _ in range(40)]
+    assert expected | {"detector", "detector_warped", "positive", "negative"} <= set(parts[0])
+    assert not {"hinge_dense_right", "hinge_sparse_right"} & set(parts[0]) - expected
+    value = [sum(p[name] for name in expected) for p in parts]
+    assert np.mean(value[-5:]) < 0.95 * np.mean(value[:5])
+
+
+def test_total_is_the_weighted_sum_of_its_parts(config, tmp_path):
+    trainer = make_trainer(config, tmp_path)
+    parts = trainer.one_step()
+    weights = config.losses
+    names = ("place", "descriptor", "bits_float", "bits", "balance", "reliability")
+    expected = sum(getattr(weights, name) * parts[name] for name in names)
+    expected += weights.detector * (parts["detector"] + parts["detector_warped"]) / 2
+    assert parts["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_heads_without_weight_are_left_out(config, tmp_path):
+    detector_only = LossWeights(descriptor=0, bits_float=0, bits=0, balance=0, reliability=0)
+    trainer = make_trainer(dataclasses.replace(config, losses=detector_only), tmp_path)
+    before = trainer.model.network.descriptor.weight.detach().clone()
+    assert set(trainer.one_step()) == {"detector", "detector_warped", "place", "loss"}
+    assert torch.equal(before, trainer.model.network.descriptor.weight)

@@ -123,3 +123,75 @@ def test_pixel_probabilities_and_none_sum_to_one():
     pixels = losses.pixel_log_probability(semi).exp()
     cells = pixels.view(2, 3, 8, 4, 8).sum(dim=(2, 4)) + semi.softmax(dim=1)[:, 64]
     assert torch.allclose(cells, torch.ones_like(cells), atol=1e-5)
+
+
+def naive_dense_hinge(a, b, there, masks, positive=250.0) -> tuple[float, float]:
+    """One pair of maps (D, h, w); plain loops over pairs of cells."""
+    _, rows, columns = a.shape
+    cells = [(y, x) for y in range(rows) for x in range(columns)]
+    pulled, pushed, count = 0.0, 0.0, 0
+    for i, (y, x) in enumerate(cells):
+        for v, u in cells:
+            if not masks[0][y, x] or not masks[1][v, u] or np.isnan(there[i]).any():
+                continue
+            count += 1
+            cosine = float(a[:, y, x] @ b[:, v, u])
+            if np.hypot(there[i][0] - (8 * u + 3.5), there[i][1] - (8 * v + 3.5)) <= 8:
+                pulled += positive * max(0.0, 1.0 - cosine)
+            else:
+                pushed += max(0.0, cosine - 0.2)
+    return pulled / count, pushed / count
+
+
+def test_dense_hinge_equals_naive():
+    rng = np.random.default_rng(5)
+    a, b = (unit_rows(rng, 1, 4, 5, 6).permute(0, 3, 1, 2).contiguous() for _ in range(2))
+    masks = torch.from_numpy(rng.random((2, 1, 4, 5)) < 0.8)
+    there = losses.cell_centres(4, 5)[None] + torch.from_numpy(rng.uniform(-9, 9, (1, 20, 2)).astype(np.float32))
+    there[0, ::7] = torch.nan
+    found = losses.dense_hinge(a, b, there, masks)
+    expected = naive_dense_hinge(a[0], b[0], there[0].numpy(), masks[:, 0].numpy())
+    assert [float(v) for v in found] == pytest.approx(expected, rel=1e-4)
+
+
+def test_dense_hinge_tells_right_pairs_from_wrong_ones():
+    """Twelve cells with descriptors at right angles to each other, the same in both views."""
+    maps = torch.eye(12).view(1, 12, 3, 4)
+    centres, masks = losses.cell_centres(3, 4)[None], torch.ones(2, 1, 3, 4, dtype=torch.bool)
+    right, wrong = losses.dense_hinge(maps, maps, centres, masks, positive=1.0)
+    neighbours = 2 * (3 * 3 + 2 * 4)  # cells side by side are 8 px apart: right, too, and not alike
+    assert (float(right), float(wrong)) == pytest.approx((neighbours / 144, 0.0), rel=1e-5)
+    right, wrong = losses.dense_hinge(maps, maps, centres + 1000.0, masks)  # all has left: nothing is right
+    assert (float(right), float(wrong)) == pytest.approx((0.0, 12 * (1 - 0.2) / 144), rel=1e-5)
+
+
+def test_cell_centres_lie_in_the_middle_of_their_pixels():
+    centres = losses.cell_centres(2, 3)
+    assert centres.tolist() == [[3.5, 3.5], [11.5, 3.5], [19.5, 3.5], [3.5, 11.5], [11.5, 11.5], [19.5, 11.5]]
+
+
+def naive_sparse_hinge(cosines, blocked, valid, column) -> tuple[float, float]:
+    """One pair; `column` (P, others) the drawn columns."""
+    pulled = [max(0.0, 1.0 - cosines[i, i]) for i in np.flatnonzero(valid)]
+    pushed = []
+    for i in np.flatnonzero(valid):
+        for j in column[i]:
+            if j != i and not blocked[i, j]:
+                pushed.append(max(0.0, cosines[i, j] - 0.2))
+    hard = sum(value > 0 for value in pushed)
+    return float(np.mean(pulled)), sum(pushed) / (hard + 1)
+
+
+def test_sparse_hinge_equals_naive():
+    rng = np.random.default_rng(6)
+    a, b = unit_rows(rng, 1, 30, 4), unit_rows(rng, 1, 30, 4)
+    points = torch.from_numpy(rng.uniform(0, 60, (1, 30, 2)).astype(np.float32))
+    valid = torch.from_numpy(rng.random((1, 30)) < 0.8)
+    blocked = losses.blocked_pairs(points, valid)
+    cosines = a @ b.transpose(1, 2)
+    found = losses.sparse_hinge(cosines, blocked, valid, seed=11, others=9)
+    column = torch.randint(30, (1, 30, 9), generator=torch.Generator().manual_seed(11))
+    expected = naive_sparse_hinge(cosines[0].numpy(), blocked[0].numpy(), valid[0].numpy(), column[0].numpy())
+    assert [float(v) for v in found] == pytest.approx(expected, rel=1e-4)
+    again = losses.sparse_hinge(cosines, blocked, valid, seed=11, others=9)
+    assert [float(v) for v in found] == [float(v) for v in again]

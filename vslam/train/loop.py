@@ -53,12 +53,32 @@ class Trainer:
         self.config, self.sampler, self.folder = config, sampler, folder
         self.rank, self.world = rank, world
         self.device = torch.device(config.device)
-        model = JointModel(build_network(config.network)).to(self.device, memory_format=torch.channels_last)
+        model = self.build_model().to(self.device, memory_format=torch.channels_last)
         self.model = model
         self.averaged = copy.deepcopy(model).requires_grad_(False)
-        self.optimiser = torch.optim.AdamW(parameter_groups(model, config.decay), lr=config.rate)
+        self.optimiser = torch.optim.AdamW(self.parameter_groups(), lr=config.rate)
         self.step = 0
         self.parallel = nn.parallel.DistributedDataParallel(model) if world > 1 else model
+
+    def build_model(self) -> nn.Module:
+        """The network with what its loss learns; `forward(batch)` gives the parts of the loss."""
+        return JointModel(build_network(self.config.network), self.config.losses)
+
+    def parameter_groups(self) -> list[dict]:
+        """Parameters by decay; a group's `share`, if it has one, is its share of the learning rate."""
+        return parameter_groups(self.model, self.config.decay)
+
+    def draw(self, index: int) -> dict[str, np.ndarray]:
+        """The batch with this number; the same whenever it is drawn."""
+        return self.sampler.batch(self.config.seed, index, self.config.batch)
+
+    def loss_of(self, parts: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The one figure that is made small."""
+        return total(parts, self.config.losses)
+
+    def extra_state(self) -> dict:
+        """What a checkpoint must hold besides weights and optimiser."""
+        return {}
 
     def resume(self) -> bool:
         """Go on from the folder's checkpoint, if there is one."""
@@ -93,7 +113,7 @@ class Trainer:
             "averaged": self.averaged.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "config": json.dumps(asdict(self.config)),
-        }
+        } | self.extra_state()
         write_whole(self.folder / CHECKPOINT, lambda partial: torch.save(state, partial))
 
     def run(self, report=lambda progress: None, validate=lambda network, step: None) -> None:
@@ -117,13 +137,11 @@ class Trainer:
         """Draw a batch, take one optimiser step; returns the parts of the loss."""
         self._set_mode()
         for group in self.optimiser.param_groups:
-            group["lr"] = self.rate()
-        batch = self._to_device(
-            self.sampler.batch(self.config.seed, self.step * self.world + self.rank, self.config.batch)
-        )
+            group["lr"] = self.rate() * group.get("share", 1.0)
+        batch = self._to_device(self.draw(self.step * self.world + self.rank))
         with self._autocast():
             parts = self.parallel(batch)
-        loss = total(parts, self.config.losses)
+        loss = self.loss_of(parts)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)

@@ -61,6 +61,63 @@ def hardest_triplet(
     return (each * valid).sum() / (2 * valid.sum().clamp(min=1))
 
 
+def dense_hinge(
+    a: Tensor,
+    b: Tensor,
+    there: Tensor,
+    masks: Tensor,
+    margins: tuple[float, float] = (1.0, 0.2),
+    positive: float = 250.0,
+) -> tuple[Tensor, Tensor]:
+    """SuperPoint's descriptor loss over all pairs of cells: its part of right pairs, and of wrong ones.
+
+    Unit maps `a`, `b` (N, D, h, w); `there` (N, h * w, 2) pixels of the second view in which the centre of each cell of
+    the first lies, NaN where nobody knows; `masks` (2, N, h, w) cells that show something. A pair of cells is right
+    when `there` is within 8 px of the other's centre. Pairs with a masked or unknown cell do not count. Right pairs
+    are weighted by `positive`: there are few of them (DeTone et al. 2018, equations 4 to 6).
+    """
+    known = masks[0].flatten(1) & there.isfinite().all(dim=2)
+    centres = cell_centres(*a.shape[2:], device=a.device)
+    apart = torch.cdist(torch.nan_to_num(there, nan=FAR), centres.expand(len(a), -1, -1))
+    cosines = a.flatten(2).transpose(1, 2) @ b.flatten(2)
+    right = apart <= CELL
+    counts = (known[:, :, None] & masks[1].flatten(1)[:, None, :]).to(cosines.dtype)
+    total = counts.sum().clamp(min=1)
+    pulled = positive * F.relu(margins[0] - cosines) * right * counts
+    pushed = F.relu(cosines - margins[1]) * ~right * counts
+    return pulled.sum() / total, pushed.sum() / total
+
+
+def cell_centres(rows: int, columns: int, device: torch.device | None = None) -> Tensor:
+    """Pixels (rows * columns, 2) of the centres of cells, row after row."""
+    y, x = torch.meshgrid(torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij")
+    return torch.stack([x.flatten(), y.flatten()], dim=1) * float(CELL) + (CELL - 1) / 2
+
+
+def sparse_hinge(
+    cosines: Tensor,
+    blocked: Tensor,
+    valid: Tensor,
+    seed: int,
+    others: int = 100,
+    margins: tuple[float, float] = (1.0, 0.2),
+) -> tuple[Tensor, Tensor]:
+    """The hinge loss of known points only: its part of right pairs, and of wrong ones.
+
+    `cosines` (N, P, P) of unit descriptors, row i's mate is column i. Each point is held against `others` columns drawn
+    from `seed`, less those `blocked`; the wrong ones are averaged over those inside the margin (and 1), as in the
+    sparse loss of the PyTorch re-implementation by Jau et al. (2020).
+    """
+    count = cosines.shape[1]
+    draw = torch.Generator().manual_seed(seed)
+    column = torch.randint(count, (*cosines.shape[:2], others), generator=draw).to(cosines.device)
+    itself = column == torch.arange(count, device=cosines.device)[:, None]
+    counts = ~(blocked.gather(2, column) | itself) & valid[..., None]
+    pushed = F.relu(cosines.gather(2, column) - margins[1]) * counts
+    pulled = F.relu(margins[0] - cosines.diagonal(dim1=1, dim2=2)) * valid
+    return pulled.sum() / valid.sum().clamp(min=1), pushed.sum() / ((pushed > 0).sum() + 1)
+
+
 def straight_through_sign(values: Tensor) -> Tensor:
     """Sign (+-1) whose gradient is passed where |value| <= 1 (Courbariaux et al. 2016)."""
     clipped = values.clamp(-1, 1)

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections import defaultdict
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from vslam.errors import VslamError
-from vslam.train.data.pack import open_packs
+from vslam.train.data.pack import Pack, open_packs
 from vslam.train.data.pairs import PairSampler
 from vslam.train.evaluate import fixed_pairs, score_network
 from vslam.train.loop import Progress, Trainer
@@ -90,7 +90,7 @@ def train(config: TrainConfig, folder: Path, quiet: bool = False, start_from: Pa
     cv2.setNumThreads(1)
     packs = open_packs(Path(config.packs))
     check_device(config.device)
-    trainer = Trainer(config, PairSampler(packs, config.pairs), folder, rank, world)
+    trainer = Trainer(config, make_sampler(packs, config), folder, rank, world)
     if not trainer.resume() and start_from is not None:
         trainer.start_from(start_from)
     journal = Journal(folder, quiet=quiet or rank > 0)
@@ -100,6 +100,11 @@ def train(config: TrainConfig, folder: Path, quiet: bool = False, start_from: Pa
     if world > 1:
         dist.destroy_process_group()
     return trainer
+
+
+def make_sampler(packs: list[Pack], config: TrainConfig) -> PairSampler:
+    """Pairs with all that the chosen losses need."""
+    return PairSampler(packs, replace(config.pairs, cells=config.losses.hinge_dense > 0))
 
 
 def make_validation(config: TrainConfig, journal: Journal):

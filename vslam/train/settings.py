@@ -19,9 +19,12 @@ class LossWeights:
     detector: float = 1.0  # cell cross-entropy of both views
     place: float = 0.5  # sub-pixel place of corners, px
     descriptor: float = 1.0  # dual softmax of unit float descriptors
+    hinge_dense: float = 0.0  # SuperPoint's own loss over all pairs of cells; in the place of descriptor
+    hinge_sparse: float = 0.0  # the same margins over known points and random others; in the place of descriptor
     bits_float: float = 0.5  # dual softmax of the 256 values before the sign, unit length
     bits: float = 1.0  # dual softmax of straight-through signs / 16
-    triplet: float = 0.0  # GCNv2's own loss on the 256 values; in the place of bits_float and bits
+    triplet: float = 0.0  # GCNv2's own loss on the 256 values, signs at the end; in the place of bits_float and bits
+    triplet_bits: float = 0.0  # the same on straight-through signs / 16
     balance: float = 0.02  # every bit one half of the time
     reliability: float = 0.5  # binary cross-entropy with 'mutual nearest neighbour is right'
 

@@ -7,6 +7,7 @@ matrix (crop, turn, zoom, perspective) and under its own light.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import cv2
@@ -17,6 +18,9 @@ from vslam.train.data.pack import Pack
 from vslam.train.data.warp import apply_homography, random_homography, warp_by_depth
 
 CELL = 8
+
+Carry = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""From pixels (N, 2) of the first source image to those of the second, and which of them (N,) are seen there."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class PairConfig:
     perspective: float = 0.2
     min_gap: int = 3  # frames between the two of a depth pair
     max_gap: int = 60
+    cells: bool = False  # say, too, where each cell of the first view lies in the second: the dense loss needs it
     min_overlap: float = 0.2  # share of corners with depth that the other frame truly sees
     light: LightConfig = field(default_factory=LightConfig)
 
@@ -45,13 +50,15 @@ class Source:
     corners: tuple[np.ndarray, np.ndarray]
     points: tuple[np.ndarray, np.ndarray]
     is_corner: np.ndarray
+    carry: Carry = lambda xy: (xy, np.ones(len(xy), bool))
 
 
 @dataclass(frozen=True)
 class Pair:
     """What the losses need: views (2, H, W) uint8, detector targets (2, 65, h, w), cell masks (2, h, w), points
-    (2, P, 2) in view pixels, which are valid (P,), which of them are corners (P,), and, of one image seen twice, the
-    homography (3, 3) from the first view to the second (else NaN)."""
+    (2, P, 2) in view pixels, which are valid (P,), which of them are corners (P,), of one image seen twice the
+    homography (3, 3) from the first view to the second (else NaN), and, where asked for, `cells` (h * w, 2), the pixels
+    of the second view that show the centres of the first one's cells (NaN: not seen, or not known)."""
 
     images: np.ndarray
     targets: np.ndarray
@@ -60,6 +67,7 @@ class Pair:
     valid: np.ndarray
     is_corner: np.ndarray
     homography: np.ndarray
+    cells: np.ndarray | None = None
 
 
 class PairSampler:
@@ -87,7 +95,9 @@ class PairSampler:
         stacked = {
             key: np.stack([getattr(p, key) for p in pairs], 1) for key in ("images", "targets", "masks", "points")
         }
-        return stacked | {key: np.stack([getattr(p, key) for p in pairs]) for key in ("valid", "is_corner")}
+        keys = ("valid", "is_corner", *(["cells"] if self.config.cells else []))
+        stacked |= {key: np.stack([getattr(p, key) for p in pairs]) for key in keys}
+        return stacked | {"seed": np.random.default_rng((seed, step, size)).integers(2**62, size=1)}
 
     def _photo_source(self, rng: np.random.Generator) -> Source:
         photo = bool(self.photos) and (rng.random() < self.config.photo_share or not self.sequences)
@@ -136,7 +146,8 @@ class PairSampler:
         is_corner = np.zeros(config.points, bool)
         is_corner[: len(chosen)] = source.is_corner[chosen]
         homography = matrices[1] @ np.linalg.inv(matrices[0]) if same_image else np.full((3, 3), np.nan)
-        return Pair(np.stack(images), np.stack(targets), np.stack(masks), filled, valid, is_corner, homography)
+        cells = carried_cells(source, matrices, size) if config.cells else None
+        return Pair(np.stack(images), np.stack(targets), np.stack(masks), filled, valid, is_corner, homography, cells)
 
 
 def _shares(packs: list[Pack]) -> np.ndarray:
@@ -157,8 +168,20 @@ def join_by_depth(pack: Pack, i: int, j: int, rng: np.random.Generator) -> tuple
     in_j = np.concatenate([forth, corners_j])[np.concatenate([seen, seen_back])]
     of_i = np.arange(len(seen)) < len(corners_i)
     is_corner = np.concatenate([of_i, np.ones(len(seen_back), bool)])[np.concatenate([seen, seen_back])]
-    source = Source((pack.image(i), pack.image(j)), (corners_i, corners_j), (in_i, in_j), is_corner)
+
+    def carry(xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return warp_by_depth(xy, depth_i, depth_j, pack.K, T_j_i)
+
+    source = Source((pack.image(i), pack.image(j)), (corners_i, corners_j), (in_i, in_j), is_corner, carry)
     return source, float(seen[of_i].mean()) if of_i.any() else 0.0
+
+
+def carried_cells(source: Source, matrices: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    """Where the centres of the first view's cells lie in the second, float32 (h * w, 2), NaN where not known."""
+    columns, rows = np.meshgrid(np.arange(size[0] // CELL), np.arange(size[1] // CELL))
+    centres = np.stack([columns.ravel(), rows.ravel()], 1) * float(CELL) + (CELL - 1) / 2
+    there, seen = source.carry(apply_homography(np.linalg.inv(matrices[0]), centres))
+    return np.where(seen[:, None], apply_homography(matrices[1], there), np.nan).astype(np.float32)
 
 
 def view_matrix(

@@ -141,13 +141,24 @@ class LightNet(nn.Module):
     def features(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Detector logits (N, 65, H/8, W/8) and the features (N, head, H/8, W/8) all descriptor heads share."""
         normal = normalise(image)
-        corners = F.pixel_unshuffle(self.corners(normal), CELL)
+        quarter, eighth = self.trunk(normal)
+        return self.detect(normal, quarter, eighth), self.share(eighth)
+
+    def trunk(self, normal: Tensor) -> tuple[Tensor, Tensor]:
+        """Features at 1/4 and 1/8 of a normalised image."""
         quarter = self.at4(self.at2(normal))
-        eighth = self.at8(quarter)
-        context = F.interpolate(self.at16(eighth), scale_factor=2.0, mode="bilinear", align_corners=False)
+        return quarter, self.at8(quarter)
+
+    def detect(self, normal: Tensor, quarter: Tensor, eighth: Tensor) -> Tensor:
+        """Detector logits (N, 65, H/8, W/8)."""
+        corners = F.pixel_unshuffle(self.corners(normal), CELL)
         semi = self.detector(torch.cat([eighth, F.pixel_unshuffle(quarter, 2), corners], dim=1))
-        semi = semi + F.pad(self.corner_gain * corners, (0, 0, 0, 0, 0, 1))  # nothing is added to 'none'
-        return semi, self.describe(F.relu(eighth + context))
+        return semi + F.pad(self.corner_gain * corners, (0, 0, 0, 0, 0, 1))  # nothing is added to 'none'
+
+    def share(self, eighth: Tensor) -> Tensor:
+        """The features (N, head, H/8, W/8) that all descriptor heads share."""
+        context = F.interpolate(self.at16(eighth), scale_factor=2.0, mode="bilinear", align_corners=False)
+        return self.describe(F.relu(eighth + context))
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         semi, shared = self.features(image)
