@@ -17,6 +17,7 @@ COMMANDS = {
     "models": "list, check and convert networks",
     "train": "train the networks (extra: vslam[train])",
     "export": "write a network as ONNX or OpenVINO, with its parity checked",
+    "map": "look into a saved map, export it to COLMAP or PLY",
 }
 
 
