@@ -166,6 +166,7 @@ def test_images_have_the_names_of_their_files(tmp_path):
     assert keyframe_images(map_, recording) == {k: f"{k}.jpg" for k in range(4)}
     assert keyframe_images(map_, Recording(tmp_path, map_.timestamp_of, split=True))[1] == "b/1.jpg"
     assert keyframe_images(map_, Recording(tmp_path, [0.1, 7.0])) == {1: "0.jpg"}
+    assert keyframe_images(map_, recording, first=3) == {3: "3.jpg"}
     assert keyframe_images(map_, object()) == {}
     write_colmap(tmp_path, replace(stored, images=keyframe_images(map_, recording)))
     assert [name for _, name, *_ in read(tmp_path).images.values()] == ["0.jpg", "2.jpg", "3.jpg"]

@@ -86,16 +86,18 @@ def write_images(folder: str | Path, stored: StoredMap, dataset: Dataset) -> int
     return len(names)
 
 
-def keyframe_images(map_: Map, dataset: Any) -> dict[int, str]:
-    """Image files of keyframes by id, relative to the folder that holds all images; empty where there are no files."""
+def keyframe_images(map_: Map, dataset: Any, first: int = 0) -> dict[int, str]:
+    """Image files of keyframes by id, relative to the folder that holds all images; empty where there are no files.
+
+    Only keyframes from id `first` on are looked for in `dataset`: those before it are of another recording.
+    """
     files = getattr(dataset, "images", None)
     if not files:
         return {}
     root = os.path.commonpath([os.path.dirname(file) for file in files])
-    at = {
-        float(timestamp): os.path.relpath(file, root) for timestamp, file in zip(dataset.timestamps, files, strict=True)
-    }
-    return {id: at[timestamp] for id, timestamp in enumerate(map_.timestamp_of) if timestamp in at}
+    at = {float(time): os.path.relpath(file, root) for time, file in zip(dataset.timestamps, files, strict=True)}
+    times = map_.timestamp_of
+    return {id: at[times[id]] for id in range(first, len(times)) if times[id] in at}
 
 
 def image_names(stored: StoredMap, suffix: str = "") -> dict[int, str]:
