@@ -52,15 +52,20 @@ def fold_norms(network: nn.Module) -> nn.Module:
 
 def export_onnx(maps: nn.Module, file: Path) -> None:
     """Write maps of an image (1, 1, H, W) of any size, a multiple of the stride, as float32 ONNX."""
-    example = torch.rand(1, 1, 96, 128)
     height, width = {2: "height", 3: "width"}, {1: "height", 2: "width"}
     small = {1: "rows", 2: "columns"}
     axes = {"image": height} | {name: width if name == "score" else small for name in maps.outputs}
+    write_onnx(maps, torch.rand(1, 1, 96, 128), axes, file)
+
+
+def write_onnx(network: nn.Module, example: Tensor, axes: dict[str, dict[int, str]], file: Path) -> None:
+    """Write a network with input `image` as float32 ONNX; `axes` names the sizes that may change, output by output."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            maps.eval(), (example,), str(file), input_names=["image"], output_names=list(maps.outputs),
-            dynamic_axes=axes, opset_version=OPSET, dynamo=False,
+            network.eval(), (example,), str(file), input_names=["image"],
+            output_names=[name for name in axes if name != "image"], dynamic_axes=axes, opset_version=OPSET,
+            dynamo=False,
         )  # fmt: skip
     fold_constants(file)
     onnx.checker.check_model(str(file))

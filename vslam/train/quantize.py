@@ -27,9 +27,12 @@ class ImageReader(CalibrationDataReader):
 def float_convolutions(model: onnx.ModelProto) -> list[str]:
     """Convolutions that stay in float: the last 1x1 of each head, and those that see the image itself."""
     consumers: dict[str, list[str]] = {}
-    for node in model.graph.node:
+    for node in reversed(model.graph.node):
+        kind = node.op_type
+        if kind == "Add" and consumers.get(node.output[0]) == ["Relu"]:
+            kind = "Relu"  # the end of a residual block
         for name in node.input:
-            consumers.setdefault(name, []).append(node.op_type)
+            consumers.setdefault(name, []).append(kind)
     found = []
     for node in model.graph.node:
         if node.op_type != "Conv":

@@ -60,8 +60,8 @@ def pack_sequence(folder: Path, file: Path, source: str, step: int = 1, seed: in
     Frames are scaled to 320x240 (depth by the nearest pixel, which invents no depth at edges). Returns the number of
     frames. Raises VslamError when images, depth, poses or intrinsics are missing.
     """
-    matrix, depth_scale = _read_camera(folder)
-    rows = _associated_rows(folder)[::step]
+    matrix, depth_scale = read_camera(folder)
+    rows = associated_rows(folder)[::step]
     images, depths, poses = [], [], []
     for image_file, depth_file, pose in rows:
         image = cv2.imread(str(image_file), cv2.IMREAD_GRAYSCALE)
@@ -89,7 +89,8 @@ def _scale_matrix(matrix: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return scaled
 
 
-def _read_camera(folder: Path) -> tuple[np.ndarray, float]:
+def read_camera(folder: Path) -> tuple[np.ndarray, float]:
+    """Intrinsics (3, 3) and depth units per metre of `camera.yaml`."""
     try:
         camera = yaml.safe_load((folder / "camera.yaml").read_text())
         matrix = np.array([[camera["fx"], 0, camera["cx"]], [0, camera["fy"], camera["cy"]], [0, 0, 1]], float)
@@ -98,7 +99,8 @@ def _read_camera(folder: Path) -> tuple[np.ndarray, float]:
         raise VslamError(f"{folder}/camera.yaml: needs fx, fy, cx, cy, depth_scale ({error})") from None
 
 
-def _read_rows(file: Path) -> list[list[str]]:
+def read_rows(file: Path) -> list[list[str]]:
+    """Words of each line that is no comment."""
     try:
         lines = file.read_text().splitlines()
     except OSError as error:
@@ -107,9 +109,9 @@ def _read_rows(file: Path) -> list[list[str]]:
     return [line.split() for line in lines if line.strip() and not line.startswith("#")]
 
 
-def _associated_rows(folder: Path, tolerance: float = 0.02) -> list[tuple[Path, Path, np.ndarray]]:
+def associated_rows(folder: Path, tolerance: float = 0.02) -> list[tuple[Path, Path, np.ndarray]]:
     """(image, depth, T_world_camera) of frames whose depth and pose are nearer than `tolerance` s."""
-    colour, depth, truth = (_read_rows(folder / name) for name in ("rgb.txt", "depth.txt", "groundtruth.txt"))
+    colour, depth, truth = (read_rows(folder / name) for name in ("rgb.txt", "depth.txt", "groundtruth.txt"))
     depth_times, truth_times = (np.array([float(row[0]) for row in rows]) for rows in (depth, truth))
     found = []
     for row in colour:

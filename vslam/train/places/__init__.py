@@ -1,0 +1,1 @@
+"""Training of networks that describe a whole image: which earlier view shows the same place."""

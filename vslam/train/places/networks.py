@@ -1,0 +1,169 @@
+"""The three networks that describe a whole image: one light backbone, three ways to pool its map.
+
+All take (N, 1, H, W) grey in [0, 1], H and W multiples of 16, and give (N, D) of unit length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vslam.errors import VslamError
+from vslam.train.networks.light import conv, normalise
+
+
+@dataclass(frozen=True)
+class PlaceWidths:
+    """Channels at 1/2, 1/4, 1/8, 1/16, of the deep layers at 1/16, and of what is pooled."""
+
+    trunk: tuple[int, ...] = (16, 32, 64, 96)  # as in LightNet, so that its layers can be the start
+    deep: int = 192
+    pooled: int = 256
+    local: int = 96  # netvlad: channels of a local feature
+    clusters: int = 32  # netvlad
+    descriptor: int = 256
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions and the way round them."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.body = nn.Sequential(conv(channels, channels), *list(conv(channels, channels))[:2])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.body(x))
+
+
+class Backbone(nn.Module):
+    """Image (N, 1, H, W) to a map (N, deep, H/16, W/16); the first layers have LightNet's names and shapes."""
+
+    stride = 16
+
+    def __init__(self, widths: PlaceWidths):
+        super().__init__()
+        a, b, c, d = widths.trunk
+        self.at2 = nn.Sequential(conv(1, a, stride=2), conv(a, a))
+        self.at4 = nn.Sequential(conv(a, b, stride=2), conv(b, b))
+        self.at8 = nn.Sequential(conv(b, c, stride=2), conv(c, c), conv(c, c))
+        self.at16 = nn.Sequential(conv(c, d, stride=2), conv(d, d))
+        self.deep = nn.Sequential(conv(d, widths.deep), Residual(widths.deep))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.deep(self.at16(self.at8(self.at4(self.at2(normalise(image))))))
+
+    def trunk(self) -> nn.ModuleList:
+        """The layers that a trained LightNet can initialise."""
+        return nn.ModuleList([self.at2, self.at4, self.at8, self.at16])
+
+
+def unit(values: Tensor, dim: int = 1) -> Tensor:
+    """Vectors along `dim` divided by their length, written so that every run-time knows the operators."""
+    return values / ((values * values).sum(dim=dim, keepdim=True) + 1e-12).sqrt()
+
+
+class GeneralisedMean(nn.Module):
+    """`(mean x^p)^(1/p)` over the map with a learned p (Radenovic et al. 2018); (N, C, h, w) to (N, C, 1, 1)."""
+
+    def __init__(self, power: float = 3.0):
+        super().__init__()
+        self.p = nn.Parameter(torch.tensor(power))
+
+    def forward(self, x: Tensor) -> Tensor:
+        powered = x.clamp(min=1e-6).pow(self.p)
+        return powered.mean(dim=(2, 3), keepdim=True).pow(1 / self.p)
+
+
+class Gem(nn.Module):
+    """Generalised mean, a linear layer, unit length (Radenovic et al. 2018)."""
+
+    def __init__(self, widths: PlaceWidths = PlaceWidths()):
+        super().__init__()
+        self.widths = widths
+        self.backbone = Backbone(widths)
+        self.last = conv(widths.deep, widths.pooled, 1)
+        self.pool = GeneralisedMean()
+        self.linear = nn.Conv2d(widths.pooled, widths.descriptor, 1)  # of a 1x1 map: a linear layer
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.local(image))
+
+    def head(self, local: Tensor) -> Tensor:
+        """Descriptors (N, D) of maps that `local` gave."""
+        return unit(self.linear(self.pool(local))[:, :, 0, 0])
+
+    def local(self, image: Tensor) -> Tensor:
+        """The map (N, C, h, w) that is pooled."""
+        return self.last(self.backbone(image))
+
+
+class CosPlace(Gem):
+    """As Gem, with local features of unit length before the mean (Berton et al. 2022)."""
+
+    def local(self, image: Tensor) -> Tensor:
+        return unit(super().local(image))
+
+
+class NetVlad(nn.Module):
+    """Soft-assigned sums of differences from cluster centres (Arandjelovic et al. 2016), reduced by PCA whitening.
+
+    While `is_whitened` is 0 the descriptor is the whole vector; `whiten` is set from data at the end of training.
+    """
+
+    def __init__(self, widths: PlaceWidths = PlaceWidths()):
+        super().__init__()
+        self.widths = widths
+        self.backbone = Backbone(widths)
+        self.last = nn.Conv2d(widths.deep, widths.local, 1)
+        self.assign = nn.Conv2d(widths.local, widths.clusters, 1, bias=False)
+        self.centres = nn.Parameter(F.normalize(torch.randn(widths.clusters, widths.local), dim=1))
+        self.whiten = nn.Conv2d(widths.clusters * widths.local, widths.descriptor, 1)
+        self.register_buffer("is_whitened", torch.tensor(0))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.local(image))
+
+    def head(self, local: Tensor) -> Tensor:
+        """Descriptors (N, D), or whole vectors before whitening, of maps that `local` gave."""
+        whole = self.vlad(local)
+        return unit(self.whiten(whole[:, :, None, None])[:, :, 0, 0]) if self.is_whitened else whole
+
+    def local(self, image: Tensor) -> Tensor:
+        """Local features (N, C, h, w) of unit length."""
+        return unit(self.last(self.backbone(image)))
+
+    def vlad(self, x: Tensor) -> Tensor:
+        """The whole vector (N, clusters * local) of unit length: `a x^T - (sum a) c`, no tensor of all differences."""
+        share = self.assign(x).softmax(dim=1).flatten(2)
+        sums = share @ x.flatten(2).transpose(1, 2)
+        residual = sums - share.sum(dim=2)[:, :, None] * self.centres
+        return unit(unit(residual, dim=2).flatten(1))
+
+
+NETWORKS = {"gem": Gem, "cosplace": CosPlace, "netvlad": NetVlad}
+
+
+def build_place_network(name: str) -> nn.Module:
+    """A place network by its name in the settings."""
+    if name not in NETWORKS:
+        raise VslamError(f"network: '{name}'; known: {', '.join(NETWORKS)}")
+    return NETWORKS[name]()
+
+
+def start_trunk(backbone: Backbone, averaged: dict[str, Tensor], prefix: str = "network.") -> None:
+    """Take the first layers from the averaged weights of a LightNet's checkpoint.
+
+    Raises:
+        VslamError: the checkpoint's layers are of other sizes.
+    """
+    own = {key.removeprefix(prefix): value for key, value in averaged.items()}
+    state = backbone.state_dict()
+    taken = {key: own[key] for key in state if key in own and own[key].shape == state[key].shape}
+    wanted = [key for key in state if not key.startswith("deep.")]
+    missing = [key for key in wanted if key not in taken]
+    if missing:
+        raise VslamError(f"trunk: the checkpoint has no fitting {missing[0]}; take one of network 'light'")
+    backbone.load_state_dict(state | taken)

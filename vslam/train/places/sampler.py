@@ -1,0 +1,145 @@
+"""Draws batches of views of places; what is drawn depends on the numbers given alone, so that runs can be resumed."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from vslam.errors import VslamError
+from vslam.train.data.light import relight
+from vslam.train.data.warp import random_homography
+from vslam.train.places.packs import GROUPS, PlacePack
+from vslam.train.places.settings import ViewConfig
+
+Spot = tuple[int, int]
+"""A view: index of its pack, index in it."""
+
+
+class PlaceSampler:
+    """Batches of `places` times two views, with the relation of every pair."""
+
+    def __init__(self, packs: list[PlacePack], config: ViewConfig):
+        self.packs, self.config = packs, config
+        self.relations = [p.relation(config.min_overlap, config.max_overlap, config.max_turn_deg) for p in packs]
+        self._images_of = [_images_by_view(pack) for pack in packs]
+        weight = np.sqrt([len(pack.overlap) for pack in packs])
+        self._share = weight / weight.sum()
+
+    def batch(self, seed: int, step: int, places: int, pool: list[Spot] | None = None, hard=None) -> dict:
+        """`images` (B, H, W) uint8 and `relation` (B, B) int8, B = 2 places.
+
+        With a `pool` of views and `hard` (its length, n), indices into the pool of other places that look alike, half
+        of the places are drawn from the pool, the other half are their look-alikes.
+        """
+        rng = np.random.default_rng((seed, step))
+        if pool is None or hard is None:
+            anchors = self._draw_anchors(rng, places)
+        else:
+            chosen = rng.choice(len(pool), places // 2)
+            alike = [int(hard[k][rng.integers(len(hard[k]))]) for k in chosen]
+            anchors = [pool[k] for k in chosen] + [pool[k] for k in alike]
+        spots = [spot for anchor in anchors for spot in (anchor, self._partner(anchor, rng))]
+        return {
+            "images": np.stack([self.view(spot, rng) for spot in spots]),
+            "relation": self.relate(spots),
+        }
+
+    def _draw_anchors(self, rng: np.random.Generator, places: int) -> list[Spot]:
+        worlds = rng.choice(len(self.packs), self.config.worlds, p=self._share)
+        return [(int(w), int(rng.integers(len(self.packs[w].overlap)))) for w in np.resize(worlds, places)]
+
+    def _partner(self, spot: Spot, rng: np.random.Generator) -> Spot:
+        pack, view = spot
+        return pack, int(rng.choice(np.flatnonzero(self.relations[pack][view] == 1)))
+
+    def relate(self, spots: list[Spot]) -> np.ndarray:
+        """Relation (B, B) of views."""
+        pack, view = np.array(spots).T
+        same_pack = pack[:, None] == pack
+        worlds = np.array([self.packs[p].world for p in pack])
+        relation = np.where(worlds[:, None] == worlds, -1, 0).astype(np.int8)
+        for p in np.unique(pack):
+            own = np.flatnonzero(pack == p)
+            relation[np.ix_(own, own)] = self.relations[p][np.ix_(view[own], view[own])]
+        relation[~same_pack & (worlds[:, None] == worlds)] = -1
+        return relation
+
+    def view(self, spot: Spot, rng: np.random.Generator) -> np.ndarray:
+        """An image of a view, uint8 (H, W) of the network's size, cut out, turned and relit at random."""
+        images = self._images_of[spot[0]][spot[1]]
+        image = self.packs[spot[0]].images[int(rng.choice(images))]
+        return relight(cut_out(image, rng, self.config), rng, self.config.light)
+
+    def plain(self, spot: Spot) -> np.ndarray:
+        """The first image of a view, whole, at the network's size."""
+        image = self.packs[spot[0]].images[self._images_of[spot[0]][spot[1]][0]]
+        return cv2.resize(image, (self.config.width, self.config.height), interpolation=cv2.INTER_AREA)
+
+    def draw_pool(self, seed: int, step: int, count: int) -> list[Spot]:
+        """Views to look for hard negatives among; neighbours of few packs rather than strangers of many."""
+        rng = np.random.default_rng((seed, step, 1))
+        packs = rng.choice(len(self.packs), count, p=self._share)
+        return sorted({(int(p), int(rng.integers(len(self.packs[p].overlap)))) for p in packs})
+
+
+def _images_by_view(pack: PlacePack) -> list[np.ndarray]:
+    order = np.argsort(pack.view, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(pack.view[order])) + 1)
+
+
+def cut_out(image: np.ndarray, rng: np.random.Generator, config: ViewConfig) -> np.ndarray:
+    """A window of the network's shape from an image (H, W), at random place, magnification, turn and perspective."""
+    size = np.array([config.width, config.height], float)
+    whole = np.array(image.shape[1::-1], float)
+    fit = (size / whole).max()  # from source to view pixels, the window as large as it can be
+    zoom = fit * np.exp(rng.uniform(0, np.log(config.zoom)))
+    room = np.maximum(whole - size / zoom, 0) / 2
+    centre = whole / 2 - 0.5 + rng.uniform(-1, 1, 2) * room
+    scale = np.array([[zoom, 0, 0], [0, zoom, 0], [0, 0, 1.0]])
+    scale[:2, 2] = size / 2 - 0.5 - zoom * centre
+    bend = random_homography(rng, (config.width, config.height), config.angle_deg, (1.0, 1.08), config.perspective, 0.0)
+    matrix = bend @ scale
+    return cv2.warpPerspective(image, matrix, (config.width, config.height), borderMode=cv2.BORDER_REFLECT_101)
+
+
+class ClassSampler(PlaceSampler):
+    """Batches of views with their classes, all of one group (CosPlace); the group changes every `group_steps`."""
+
+    def __init__(self, packs: list[PlacePack], config: ViewConfig, group_steps: int):
+        super().__init__(packs, config)
+        self._group_steps = group_steps
+        self.classes: list[dict[Spot, int]] = [{} for _ in range(GROUPS)]
+        self._members: list[list[list[Spot]]] = []
+        for p, pack in enumerate(packs):
+            number, group = pack.classes(config.cell, config.heading_deg)
+            for v, (n, g) in enumerate(zip(number.tolist(), group.tolist(), strict=True)):
+                self.classes[g].setdefault((p, n), len(self.classes[g]))
+                self._add(g, self.classes[g][p, n], (p, v))
+        if not any(self._members):
+            raise VslamError("packs: no classes; pack walks, videos or photos with 'vslam train pack-places'")
+
+    def _add(self, group: int, label: int, spot: Spot) -> None:
+        while len(self._members) < GROUPS:
+            self._members.append([])
+        while len(self._members[group]) <= label:
+            self._members[group].append([])
+        self._members[group][label].append(spot)
+
+    def counts(self) -> list[int]:
+        """Number of classes of each group."""
+        return [len(group) for group in self.classes]
+
+    def batch(self, seed: int, step: int, places: int, pool=None, hard=None) -> dict:
+        """`images` (B, H, W), `labels` (B,) int64, `group` int64 and `relation` (B, B), B = 2 places."""
+        rng = np.random.default_rng((seed, step))
+        turn = np.random.default_rng((seed, step // self._group_steps, 2))
+        group = int(turn.choice([g for g in range(GROUPS) if self._members[g]]))
+        labels = np.repeat(rng.integers(len(self._members[group]), size=places), 2)
+        members = [self._members[group][label] for label in labels]
+        spots = [spots[int(rng.integers(len(spots)))] for spots in members]
+        return {
+            "images": np.stack([self.view(spot, rng) for spot in spots]),
+            "labels": labels.astype(np.int64),
+            "group": np.array(group),
+            "relation": self.relate(spots),
+        }

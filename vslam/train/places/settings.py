@@ -1,0 +1,75 @@
+"""Settings of a place network's run, read from `configs/train-{gem,netvlad,cosplace}.yaml`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from vslam.config import find_config, from_dict
+from vslam.errors import VslamError
+from vslam.train.data.light import LightConfig
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """How views of places are drawn. Overlaps are in percent of a view's pixels."""
+
+    width: int = 192  # of the network's input, multiples of 16
+    height: int = 144
+    worlds: int = 4  # packs a batch draws from: the others of the same world are the hard negatives
+    min_overlap: int = 30  # two views show the same place from here on, each seeing so much of the other
+    max_overlap: int = 5  # and different places up to here; in between a pair counts neither way
+    max_turn_deg: float = 45.0  # between two views of the same place
+    zoom: float = 1.3  # a view is cut out with up to this magnification
+    angle_deg: float = 8.0  # roll
+    perspective: float = 0.12
+    cell: float = 0.4  # side of a class's cell (cosplace) in medians of the depth
+    heading_deg: float = 45.0  # width of a class's range of headings
+    light: LightConfig = field(default_factory=LightConfig)
+
+
+@dataclass(frozen=True)
+class PlaceTrainConfig:
+    """One run: which network, what data, how long."""
+
+    network: str = "gem"  # gem, netvlad or cosplace
+    packs: str = "place-packs"  # folder of place packs (*.npz)
+    validation: str = ""  # folder of packs kept apart; empty: none
+    steps: int = 3000
+    batch: int = 24  # places a step, two views each
+    rate: float = 1e-3  # highest learning rate
+    trunk_rate: float = 0.3  # share of it for the layers that `trunk` initialised
+    trunk: str = ""  # checkpoint of 'vslam train superpoint' whose first layers are taken; empty: from nothing
+    decay: float = 1e-4
+    warmup: float = 0.05
+    freeze_norm: float = 0.1
+    clip: float = 5.0
+    average: float = 0.998
+    seed: int = 1
+    checkpoint_seconds: float = 120.0
+    validate_every: int = 250
+    device: str = "cpu"
+    mixed_precision: bool = False
+    margin: float = 0.1  # netvlad: of squared distances; cosplace: of the cosine
+    scale: float = 30.0  # cosplace: of the logits
+    mine_every: int = 0  # netvlad: steps between two searches for hard negatives; 0: only those in the batch
+    mine_pool: int = 1500  # views searched
+    mine_nearest: int = 10  # hard negatives kept of each
+    group_steps: int = 20  # cosplace: steps before the next group of classes
+    views: ViewConfig = field(default_factory=ViewConfig)
+
+
+def load_place_config(path: str | Path) -> PlaceTrainConfig:
+    """Settings from a YAML file, or from a shipped one by its name.
+
+    Raises:
+        VslamError: no such file, not YAML, unknown key.
+    """
+    file = find_config(path)
+    try:
+        values = yaml.safe_load(file.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise VslamError(f"{file}: not YAML: {str(error).splitlines()[0]}") from None
+    return from_dict(PlaceTrainConfig, values, str(file))

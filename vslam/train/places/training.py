@@ -1,0 +1,201 @@
+"""A training run of a place network: the loop of `vslam.train.loop` with its own batches, losses and mining."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vslam.errors import VslamError
+from vslam.train.loop import CHECKPOINT, Trainer, parameter_groups, read_checkpoint
+from vslam.train.places import losses
+from vslam.train.places.evaluate import by_network, describe_images, score_packs
+from vslam.train.places.initialise import set_clusters, set_whitening
+from vslam.train.places.networks import NetVlad, build_place_network, start_trunk
+from vslam.train.places.packs import open_place_packs
+from vslam.train.places.sampler import ClassSampler, PlaceSampler, Spot
+from vslam.train.places.settings import PlaceTrainConfig
+from vslam.train.run import Journal, check_device
+
+log = logging.getLogger(__name__)
+
+
+class PlaceModel(nn.Module):
+    """A place network and its loss; `forward` gives `loss`, and `right` to watch."""
+
+    def __init__(self, config: PlaceTrainConfig, classes: list[int] | None):
+        super().__init__()
+        self.config = config
+        self.network = build_place_network(config.network)
+        self.classifier = None
+        if classes is not None:
+            width = self.network.widths.descriptor
+            self.classifier = losses.LargeMarginCosine(classes, width, config.scale, config.margin)
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        images = (batch["images"][:, None].float() / 255).contiguous(memory_format=torch.channels_last)
+        local = self.network.local(images)
+        with torch.autocast(images.device.type, enabled=False):  # pooling and cosines need all their digits
+            places = self.network.head(local.float())
+            cosines = places @ places.T
+            right = losses.nearest_is_right(cosines, batch["relation"].long())
+            return {"objective": self._loss(places, cosines, batch), "right": right}
+
+    def _loss(self, places: Tensor, cosines: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        if self.classifier is not None:
+            return self.classifier(places, batch["labels"], int(batch["group"]))
+        if self.config.network == "netvlad":
+            return losses.hard_triplets(cosines, batch["relation"], self.config.margin)
+        return losses.multi_similarity(cosines, batch["relation"])
+
+
+class PlaceTrainer(Trainer):
+    """One run in one folder, with a memory of hard negatives where `mine_every` asks for it."""
+
+    config: PlaceTrainConfig
+    sampler: PlaceSampler
+
+    def __init__(self, config: PlaceTrainConfig, sampler: PlaceSampler, folder: Path):
+        self._classes = sampler.counts() if isinstance(sampler, ClassSampler) else None
+        self._pool: list[Spot] | None = None
+        self._hard: list[np.ndarray] | None = None
+        self._sampler = sampler
+        super().__init__(config, sampler, folder)
+
+    def build_model(self) -> nn.Module:
+        return PlaceModel(self.config, self._classes)
+
+    def parameter_groups(self) -> list[dict]:
+        """The trunk learns at its own share of the rate; classifiers ten times as fast as the network."""
+        trunk = {id(p) for p in self.model.network.backbone.trunk().parameters()}
+        heads = {id(p) for p in self.model.classifier.parameters()} if self.model.classifier else set()
+        found = []
+        for group in parameter_groups(self.model, self.config.decay):
+            early, fast = ([p for p in group["params"] if id(p) in chosen] for chosen in (trunk, heads))
+            rest = [p for p in group["params"] if id(p) not in trunk | heads]
+            parts = ((early, self.config.trunk_rate), (rest, 1.0), (fast, 10.0))
+            found += [group | {"params": params, "share": share} for params, share in parts if params]
+        return found
+
+    def prepare(self) -> None:
+        """What a fresh run begins with: the trunk of another network, clusters of local features."""
+        if self.config.trunk:
+            file = Path(self.config.trunk)
+            state = read_checkpoint(file / CHECKPOINT if file.is_dir() else file)
+            self._to_both(lambda network: start_trunk(network.backbone, state["averaged"]))
+        self.prepare_clusters()
+
+    def prepare_clusters(self) -> None:
+        """NetVLAD's cluster centres, by k-means on local features of training views."""
+        if isinstance(self.model.network, NetVlad):
+            images = self._views(self.sampler.draw_pool(self.config.seed, 0, 500))
+            set_clusters(self.model.network, images, self.config.seed)
+            self.averaged.load_state_dict(self.model.state_dict())
+
+    def start_from(self, file: Path) -> None:
+        """Take the backbone, and where the network is the same the whole of it, from another run's checkpoint."""
+        state = read_checkpoint(file / CHECKPOINT if file.is_dir() else file)
+        prefix = "network." if state["network"] == self.config.network else "network.backbone."
+        own = {
+            key: value for key, value in state["averaged"].items()
+            if key.startswith(prefix) and key in self.model.state_dict()
+        }  # fmt: skip
+        if not own:
+            raise VslamError(f"{file}: holds network '{state['network']}', which has no backbone of a place network")
+        for model in (self.model, self.averaged):
+            model.load_state_dict(model.state_dict() | own)
+        if prefix != "network.":
+            self.prepare_clusters()
+
+    def _to_both(self, change) -> None:
+        for model in (self.model, self.averaged):
+            change(model.network)
+
+    def draw(self, index: int) -> dict[str, np.ndarray]:
+        every = self.config.mine_every
+        if every and self.step % every == 0:
+            self._mine()
+        return self.sampler.batch(self.config.seed, index, self.config.batch, self._pool, self._hard)
+
+    def _mine(self) -> None:
+        """Describe a pool of views with the averaged network and keep, of each, the other places most alike."""
+        self._pool = self.sampler.draw_pool(self.config.seed, self.step, self.config.mine_pool)
+        places = describe_images(self.averaged.network, self._views(self._pool), self.device)
+        relation = self.sampler.relate(self._pool)
+        cosines = np.where(relation == 0, places @ places.T, -2.0)
+        nearest = np.argsort(-cosines, axis=1)[:, : self.config.mine_nearest]
+        self._hard = list(nearest)
+
+    def _views(self, spots: list[Spot]) -> list[np.ndarray]:
+        return [self._sampler.plain(spot) for spot in spots]
+
+    def loss_of(self, parts: dict[str, Tensor]) -> Tensor:
+        return parts["objective"]
+
+    def extra_state(self) -> dict:
+        if self._pool is None:
+            return {}
+        return {"pool": torch.tensor(self._pool), "hard": torch.from_numpy(np.stack(self._hard))}
+
+    def resume(self) -> bool:
+        if not super().resume():
+            return False
+        state = read_checkpoint(self.folder / CHECKPOINT)
+        if "pool" in state:
+            self._pool = [tuple(row) for row in state["pool"].tolist()]
+            self._hard = list(state["hard"].numpy())
+        return True
+
+    def finish(self) -> None:
+        """PCA whitening of NetVLAD's averaged network, from training views; then the last checkpoint."""
+        network = self.averaged.network
+        if isinstance(network, NetVlad) and not network.is_whitened:
+            set_whitening(network, self._views(self.sampler.draw_pool(self.config.seed, 1, 4000)), self.device)
+            self.save()
+
+
+def train_places(
+    config: PlaceTrainConfig, folder: Path, quiet: bool = False, start_from: Path | None = None
+) -> PlaceTrainer:
+    """Train, or go on training, a place network in `folder`.
+
+    Raises:
+        VslamError: no data, wrong checkpoint, no such device, disk full.
+    """
+    cv2.setNumThreads(1)
+    check_device(config.device)
+    packs = open_place_packs(Path(config.packs))
+    if config.network == "cosplace":
+        sampler: PlaceSampler = ClassSampler(packs, config.views, config.group_steps)
+    else:
+        sampler = PlaceSampler(packs, config.views)
+    trainer = PlaceTrainer(config, sampler, folder)
+    if not trainer.resume():
+        trainer.prepare()
+        if start_from is not None:
+            trainer.start_from(start_from)
+    journal = Journal(folder, quiet=quiet)
+    (folder / "config.json").write_text(json.dumps(asdict(config), indent=1) + "\n")
+    trainer.run(journal.step, make_validation(config, journal))
+    trainer.finish()
+    return trainer
+
+
+def make_validation(config: PlaceTrainConfig, journal: Journal):
+    """A function that scores a network on the validation packs, or does nothing when there are none."""
+    if not config.validation:
+        return lambda network, step: None
+    packs = open_place_packs(Path(config.validation))
+    size, device = (config.views.width, config.views.height), torch.device(config.device)
+
+    def validate(network, step: int) -> None:
+        for name, scores in score_packs(by_network(network, device), packs, size).items():
+            journal.write(f"validation {name}", step, asdict(scores))
+
+    return validate
