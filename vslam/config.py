@@ -80,6 +80,35 @@ class MappingConfig:
 
 
 @dataclass(frozen=True)
+class RecognitionConfig:
+    """When a place is taken for one seen before: by a loop, or by a lost camera."""
+
+    min_matches: int = 12  # by appearance, for a first pose
+    search_px: float = 10.0  # around the projection of a map point through that pose, at 640 pixels width
+    min_inliers: int = 40  # points of the map found, after the last refinement
+    min_share: float = 0.15  # of the points that should be in view
+    candidates: int = 5  # places compared with a frame when lost
+    keyframes: int = 5  # around the one that is like it, whose points are looked for
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """Closing loops: places seen again after a while."""
+
+    close: bool = True
+    candidates: int = 3  # places compared with each keyframe
+    min_gap_s: float = 10.0  # a place seen less than this ago is no revisit
+    drift_m: float = 0.2  # the error of the way since a place was seen is at most this ...
+    drift_share: float = 0.03  # ... and this part of its length; more is another place that looks alike
+    drift_deg: float = 20.0
+    witnesses: int = 2  # of the last keyframes that must see the same loop
+    memory: int = 4  # keyframes after which a witness is forgotten
+    agree_m: float = 0.1  # between the corrections that two witnesses call for,
+    agree_deg: float = 3.0
+    global_iterations: int = 10  # of bundle adjustment of the whole map after a loop
+
+
+@dataclass(frozen=True)
 class PlaceConfig:
     """Which network describes a whole image, for loop closing and relocalisation; `none` for neither."""
 
@@ -96,6 +125,8 @@ class Config:
     tracking: TrackingConfig = TrackingConfig()
     mapping: MappingConfig = MappingConfig()
     place: PlaceConfig = PlaceConfig()
+    recognition: RecognitionConfig = RecognitionConfig()
+    loop: LoopConfig = LoopConfig()
 
 
 def from_dict(kind: type[T], values: dict[str, Any], where: str) -> T:

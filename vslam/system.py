@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import queue
 import sys
-import threading
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,8 +14,15 @@ from vslam.errors import VslamError
 from vslam.frontend import as_grey, make_extractor
 from vslam.geometry import se3
 from vslam.mapping.local_mapper import LocalMapper
+from vslam.places.descriptor import make_place
+from vslam.places.index import PlaceIndex
+from vslam.places.loop_closer import LoopCloser
+from vslam.places.recall import Recall
+from vslam.tracking.relocalise import Recogniser
 from vslam.tracking.tracker import Tracker
-from vslam.types import Camera, KeyframeRequest, RawFrame, Tracked, Trajectory
+from vslam.tracking.view import Viewer
+from vslam.types import Camera, KeyframeRequest, LoopCandidate, RawFrame, Tracked, Trajectory
+from vslam.worker import Worker
 
 SWITCH_INTERVAL_S = 5e-4  # a thread that comes back from a kernel waits at most this long for the interpreter
 
@@ -43,17 +48,31 @@ class System:
         config = config or Config()
         self.camera, self._config = camera, config
         extractor = make_extractor(config.extractor)
-        self._mapper = LocalMapper(camera, extractor, config.mapping, config.extractor.max_keypoints)
-        self._tracker = Tracker(camera, extractor, config, lambda: self._mapper.local_map, self._submit)
-        self._requests: queue.Queue[KeyframeRequest | None] = queue.Queue()
-        self._fault: BaseException | None = None
+        threaded = mode == "threaded"
+        self._mapping = Worker("vslam-mapping", threaded)
+        self._places = Worker("vslam-places", threaded)
+        self._background = Worker("vslam-background", threaded)
         self._is_fault_told = False
-        self._thread = None
         self._last_timestamp = -np.inf
+        self._mapper = LocalMapper(camera, extractor, config.mapping, config.extractor.max_keypoints)
+        self._closer, recall = self._know_places(extractor)
+        self._tracker = Tracker(camera, extractor, config, lambda: self._mapper.local_map, self._submit, recall)
         cap_threads()
-        if mode == "threaded":
-            self._thread = threading.Thread(target=self._map_keyframes, name="vslam-mapping", daemon=True)
-            self._thread.start()
+
+    def _know_places(self, extractor: Any) -> tuple[LoopCloser | None, Recall | None]:
+        config, mapper = self._config, self._mapper
+        place = make_place(config.place)
+        if place is None:
+            return None, None
+        index = PlaceIndex(place.dim, place.model)
+        viewer = Viewer(self.camera, extractor, config.tracking)
+        recogniser = Recogniser(self.camera, extractor, viewer, config.recognition)
+        closer = LoopCloser(place, index, mapper, recogniser, config.loop, self._mapping.ask, self._background.do)
+        recall = Recall(
+            place, index, lambda keyframe: self._mapping.ask(lambda: mapper.around(keyframe)),
+            lambda keyframe: self._mapping.ask(lambda: mapper.turn_to(keyframe)), config.recognition.candidates,
+        )  # fmt: skip
+        return closer, recall
 
     def track(self, raw: RawFrame) -> Tracked:
         """Estimate the pose of one frame.
@@ -67,8 +86,9 @@ class System:
         self._check_order(raw.timestamp)
         self._wait_for_mapping()
         tracked = self._tracker.track(raw, grey)
-        if self._thread is None:
-            self._map_waiting()
+        for worker in self._workers:
+            worker.run_waiting()
+        self._raise_fault()
         return tracked
 
     def trajectory(self) -> Trajectory:
@@ -113,22 +133,37 @@ class System:
         """Wall times of the stages of mapping, one entry per keyframe."""
         return {stage: list(times) for stage, times in self._mapper.stage_ms.items()}
 
+    @property
+    def audit(self) -> tuple[LoopCandidate, ...]:
+        """Every place that was compared with a keyframe, and what came of it."""
+        return tuple(self._closer.audit) if self._closer is not None else ()
+
+    @property
+    def loop_cpu_s(self) -> float:
+        """CPU time of describing places and closing loops."""
+        return self._closer.cpu_s if self._closer is not None else 0.0
+
     def drain(self) -> None:
-        """Wait until mapping has worked off all keyframes.
+        """Wait until mapping, loop closing and global adjustment have worked off what there is.
 
         Raises:
-            Exception: mapping failed.
+            Exception: one of them failed.
         """
-        if self._thread is not None and self._thread.is_alive():
-            self._requests.join()
+        for worker in self._workers:  # each gives work to the next one only
+            worker.drain()
         self._raise_fault()
 
     def close(self) -> None:
-        """End the mapping thread; what has been computed stays readable. Safe to call twice."""
-        if self._thread is not None:
-            self._requests.put(None)
-            self._thread.join()
-            self._thread = None
+        """End the threads; what has been computed stays readable. Safe to call twice."""
+        if self._closer is not None:
+            self._closer.stop()
+        self._background.close()
+        self._places.close()
+        self._mapping.close()
+
+    @property
+    def _workers(self) -> tuple[Worker, Worker, Worker]:
+        return self._mapping, self._places, self._background
 
     def __enter__(self) -> System:
         return self
@@ -141,39 +176,18 @@ class System:
     # -- threads ------------------------------------------------------------------------------------------------
 
     def _submit(self, request: KeyframeRequest) -> None:
-        self._requests.put(request)
+        self._mapping.do(lambda: self._map(request))
+
+    def _map(self, request: KeyframeRequest) -> None:
+        keyframe = self._mapper.process(request)
+        if self._closer is not None:
+            self._places.do(lambda: self._closer.process(keyframe))
 
     def _wait_for_mapping(self) -> None:
         """Hold tracking while mapping is too far behind, and until the first keyframe is mapped."""
         self._raise_fault()
-        if self._thread is None:
-            return
-        with self._requests.all_tasks_done:
-            while self._fault is None and self._requests.unfinished_tasks > self._allowed_waiting():
-                self._requests.all_tasks_done.wait()
+        self._mapping.hold(self._config.mapping.max_waiting if self._mapper.local_map is not None else 0)
         self._raise_fault()
-
-    def _allowed_waiting(self) -> int:
-        return self._config.mapping.max_waiting if self._mapper.local_map is not None else 0
-
-    def _map_waiting(self) -> None:
-        while not self._requests.empty():
-            self._map(self._requests.get())
-        self._raise_fault()
-
-    def _map_keyframes(self) -> None:
-        while (request := self._requests.get()) is not None:
-            self._map(request)
-        self._requests.task_done()
-
-    def _map(self, request: KeyframeRequest) -> None:
-        try:
-            if self._fault is None:
-                self._mapper.process(request)
-        except BaseException as fault:  # handed to the caller's thread, which raises it
-            self._fault = fault
-        finally:
-            self._requests.task_done()
 
     def _settle(self) -> None:
         """Wait for mapping; a fault is raised unless the caller knows of it, who then wants what there is."""
@@ -182,9 +196,10 @@ class System:
         self.drain()
 
     def _raise_fault(self) -> None:
-        if self._fault is not None:
-            self._is_fault_told = True
-            raise self._fault
+        for worker in self._workers:
+            if worker.fault is not None:
+                self._is_fault_told = True
+                raise worker.fault
 
     def _check_order(self, timestamp: float) -> None:
         if timestamp <= self._last_timestamp:

@@ -144,6 +144,7 @@ class Reason(StrEnum):
     FROM_REFERENCE = "from reference keyframe"
     FROM_KEYFRAMES = "from last keyframes"
     FROM_DEPTH = "from depth alone"
+    RELOCALISED = "relocalised"  # lost, and found again by the look of the place
 
 
 @dataclass(frozen=True)
@@ -252,7 +253,7 @@ class KeyframeRequest:
     The pose is `T_frame_reference` relative to keyframe `reference` (-1: the first, `T_frame_reference` is `T_cw`).
     `row`, `generation` (N,) int32 name the map point that each feature saw (-1: none); `visible_row`, `found_row` list
     map points that tracking expected to see and saw since the last request; `noise`: the keypoints are so many times
-    less exact than their sigma; `weak`: the pose rests on little.
+    less exact than their sigma; `weak`: the pose rests on little; `image` (H, W) uint8 is the frame's, grey.
     """
 
     frame: Frame
@@ -264,3 +265,37 @@ class KeyframeRequest:
     found_row: np.ndarray
     noise: float = 1.0
     weak: bool = False
+    image: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class NewKeyframe:
+    """A keyframe that mapping has taken in, as loop closing gets it.
+
+    `image` (H, W) uint8 is grey; `T_cw` its pose then; `covisible` names keyframes that share points with it and how
+    many, `covisible_at` their times.
+    """
+
+    id: int
+    timestamp: float
+    frame: Frame
+    image: np.ndarray
+    T_cw: np.ndarray
+    covisible: dict[int, int]
+    covisible_at: dict[int, float]
+
+
+@dataclass(frozen=True)
+class LoopCandidate:
+    """One place compared with one keyframe: the times and ids of both, the likeness of their images (cosine), points
+    matched by appearance and points that fit one pose, whether a loop was closed here, and why or why not."""
+
+    t_query: float
+    t_match: float
+    kf_query: int
+    kf_match: int
+    score: float
+    n_matches: int
+    n_inliers: int
+    accepted: bool
+    reason: str

@@ -4,23 +4,52 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from vslam.config import MappingConfig
 from vslam.geometry import se3
+from vslam.mapping.bundle import Solution
+from vslam.mapping.correct import Poses, correct_map
 from vslam.mapping.cull import cull_keyframes, cull_points
-from vslam.mapping.fuse import fuse_around
+from vslam.mapping.essential import EssentialGraph, essential_graph
+from vslam.mapping.fuse import find_points, fuse_around, merge_points
 from vslam.mapping.local_map import build_local_map
 from vslam.mapping.map import Map, covisible
 from vslam.mapping.triangulate import triangulate_around
+from vslam.mapping.whole import WholeProblem, commit_whole, whole_problem
 from vslam.mapping.window import adjust_window
-from vslam.types import Camera, KeyframeRequest, LocalMap
+from vslam.types import Camera, KeyframeRequest, LocalMap, NewKeyframe
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A keyframe and a place it may show: both poses `T_cw` now, and the local map `place` around the other."""
+
+    T_query: np.ndarray
+    T_match: np.ndarray
+    place: LocalMap
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """What keyframe `query` sees of the place around keyframe `match`: its `feature` (K,) show the points `row` (K,) of
+    that `generation` (K,)."""
+
+    query: int
+    match: int
+    feature: np.ndarray
+    row: np.ndarray
+    generation: np.ndarray
 
 
 class LocalMapper:
-    """The only writer of the map. `local_map` is what the tracker reads: replaced as a whole, never changed."""
+    """The only writer of the map. `local_map` is what the tracker reads: replaced as a whole, never changed.
+
+    All methods are called by the mapping side, one at a time.
+    """
 
     def __init__(self, camera: Camera, extractor: Any, config: MappingConfig, max_keypoints: int):
         self._camera, self._extractor, self._config = camera, extractor, config
@@ -30,7 +59,7 @@ class LocalMapper:
         self.stage_ms: dict[str, list[float]] = defaultdict(list)
         self.stop_flag = np.zeros(1, np.uint8)  # set: the adjustment ends early
 
-    def process(self, request: KeyframeRequest) -> None:
+    def process(self, request: KeyframeRequest) -> NewKeyframe:
         """Take in one keyframe: new points, old points found again, adjustment, culling."""
         began = time.perf_counter()
         slot = self._insert(request)
@@ -53,6 +82,93 @@ class LocalMapper:
         cull_keyframes(self.map, slot, settings.redundant_share, settings.local_keyframes)
         self._publish(slot)
         self._mark("cull", began)
+        return self._described(slot, request)
+
+    # -- for those who know places ------------------------------------------------------------------------------
+
+    def around(self, keyframe: int, wanted: int | None = None) -> LocalMap | None:
+        """The local map around a keyframe, None where it is no more."""
+        if keyframe not in self.map.slot_of:
+            return None
+        return build_local_map(self.map, self.map.slot_of[keyframe], wanted or self._config.local_keyframes)
+
+    def turn_to(self, keyframe: int) -> None:
+        """Let the tracker read the local map around a keyframe: the camera is there."""
+        self.local_map = self.around(keyframe) or self.local_map
+
+    def compare(self, query: int, match: int, wanted: int) -> Comparison | None:
+        """What it takes to recognise the place of keyframe `match` in `query`; None where either is no more."""
+        place = self.around(match, wanted)
+        if place is None or query not in self.map.slot_of:
+            return None
+        return Comparison(self.map.pose(query).copy(), self.map.pose(match).copy(), place)
+
+    def essential_graph(self) -> EssentialGraph:
+        """The strong links between all keyframes."""
+        return essential_graph(self.map)
+
+    def close_loop(self, sighting: Sighting, poses: Poses) -> None:
+        """Move the keyframes to `poses`, then make one of what was mapped twice."""
+        map_ = self.map
+        correct_map(map_, poses)
+        if sighting.query in map_.slot_of and sighting.match in map_.slot_of:
+            here, there = map_.slot_of[sighting.query], map_.slot_of[sighting.match]
+            self._merge_seen(here, sighting)
+            self._fuse_places(here, there)
+        self._publish_again()
+
+    def whole_problem(self) -> WholeProblem | None:
+        """The adjustment of all keyframes and points, copied."""
+        return whole_problem(self.map, self._camera)
+
+    def commit_whole(self, whole: WholeProblem, solution: Solution) -> None:
+        """Write the result of `whole_problem`, if it is not out of date."""
+        if commit_whole(self.map, whole, solution):
+            self._publish_again()
+
+    def _merge_seen(self, slot: int, sighting: Sighting) -> None:
+        keyframes, points = self.map.keyframes, self.map.points
+        same = (points.alive[sighting.row] > 0) & (points.generation[sighting.row] == sighting.generation)
+        feature, row = sighting.feature[same], sighting.row[same]
+        new = ~np.isin(row, keyframes.point[slot])
+        feature, row = feature[new], row[new]
+        present = keyframes.point[slot, feature]
+        free = present < 0
+        self.map.observe(slot, feature[free], row[free])
+        merge_points(self.map, row[~free], present[~free])
+
+    def _fuse_places(self, here: int, there: int) -> None:
+        """Look for the points of the old place in the keyframes of the new one."""
+        wanted = self._config.fuse_keyframes
+        old = np.concatenate([[there], covisible(self.map, there)[0][:wanted]])
+        for slot in [here, *covisible(self.map, here)[0][:wanted].tolist()]:
+            if slot not in old:
+                seen = self.map.keyframes.point[old]
+                find_points(self.map, slot, np.unique(seen[seen >= 0]), self._camera, self._extractor)
+
+    def _publish_again(self) -> None:
+        """The tracker's local map as the map is now, around the same keyframe."""
+        if self.local_map is not None:
+            newest = max(self.map.slot_of)
+            at = self.local_map.reference
+            self._publish(self.map.slot_of[at if at in self.map.slot_of else newest])
+
+    # -- the steps ----------------------------------------------------------------------------------------------
+
+    def _described(self, slot: int, request: KeyframeRequest) -> NewKeyframe:
+        keyframes = self.map.keyframes
+        slots, shared = covisible(self.map, slot)
+        ids = keyframes.id[slots].tolist()
+        return NewKeyframe(
+            int(keyframes.id[slot]), request.frame.timestamp, request.frame, request.image,
+            keyframes.T_cw[slot].copy(), dict(zip(ids, shared.tolist(), strict=True)),
+            {keyframe: self.map.timestamp_of[keyframe] for keyframe in ids},
+        )  # fmt: skip
+
+    @property
+    def optimizer(self) -> str:
+        """Who solves bundle adjustment."""
+        return self._config.optimizer
 
     def _insert(self, request: KeyframeRequest) -> int:
         slot = self.map.insert(request, self._max_keypoints)

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from vslam.config import Config
 from vslam.geometry import se3
-from vslam.matching.window import CELL, search_projected
 from vslam.tracking.frame import describe_frame
 from vslam.tracking.motion import ConstantVelocity
-from vslam.tracking.pose import refine_pose
-from vslam.tracking.relocalise import locate
+from vslam.tracking.relocalise import Recogniser, locate
 from vslam.tracking.stages import StageClock
 from vslam.tracking.surface import align, cell_centres
+from vslam.tracking.view import MapView, Viewer
 from vslam.types import Camera, Frame, KeyframeRequest, LocalMap, RawFrame, Reason, State, Tracked
 
-REFINE_ROUNDS = 4
 ALIGN_ITERATIONS = 10
 FOUND_AGAIN = 0.3  # of a frame's features with depth, in the next one: what to expect before anything is known
 MAX_GAP_S = 0.5  # after a longer loss nothing is known of the motion
@@ -57,23 +55,23 @@ class Anchor:
 
 
 @dataclass(frozen=True)
-class MapView:
-    """What the frame saw of the local map: per feature the index of its map point or -1, and the inliers' number."""
-
-    T_cw: np.ndarray
-    point: np.ndarray
-    matches: int
-    inliers: int
-    visible: np.ndarray
-    noise: float
-
-
-@dataclass(frozen=True)
 class Sight:
     """The best view of the map so far; `reason` says how it was found, or why there is none."""
 
     view: MapView | None
     reason: Reason
+
+
+class Recall(Protocol):
+    """What a lost tracker asks: where has this been seen?"""
+
+    def places(self, image: np.ndarray) -> Iterator[LocalMap]:
+        """Local maps of the places most like a grey image."""
+        ...
+
+    def turn_to(self, keyframe: int) -> None:
+        """From now on the local map is the one around this keyframe."""
+        ...
 
 
 class Tracker:
@@ -85,6 +83,7 @@ class Tracker:
         config: the whole tree.
         local_map: gives the newest local map, None before the first keyframe.
         submit: takes a keyframe request; must not block.
+        recall: finds places again when lost; None to wait for the last one.
     """
 
     def __init__(
@@ -94,11 +93,15 @@ class Tracker:
         config: Config,
         local_map: Callable[[], LocalMap | None],
         submit: Callable[[KeyframeRequest], None],
+        recall: Recall | None = None,
     ):
         self._camera, self._extractor, self._config = camera, extractor, config
         self._local_map, self._submit = local_map, submit
         self._pinhole = camera.pinhole
         self._cells = cell_centres(camera)
+        self._viewer = Viewer(camera, extractor, config.tracking)
+        self._recall = recall
+        self._recogniser = Recogniser(camera, extractor, self._viewer, config.recognition)
         self._motion = ConstantVelocity()
         self._last: Posed | None = None
         self._since_keyframe = 0
@@ -110,7 +113,7 @@ class Tracker:
 
     def track(self, raw: RawFrame, grey: np.ndarray) -> Tracked:
         """Estimate the pose of one frame, `grey` its image; a bad image gives a state and a reason, no exception."""
-        clock = StageClock()
+        clock, self._image = StageClock(), grey
         features = self._extractor.extract(grey)
         clock.mark("extract")
         T_depth_image = self._motion.predict(raw.depth_delay)
@@ -122,6 +125,10 @@ class Tracker:
         sight = self._first_good_sight(frame, local_map, clock)
         if sight.view is not None and sight.view.inliers >= self._config.tracking.min_inliers:
             return self._tracked(frame, local_map, sight.view, State.OK, sight.reason, clock)
+        found = self._from_places(frame)
+        clock.mark("places")
+        if found is not None:
+            return self._tracked(frame, *found, State.OK, Reason.RELOCALISED, clock)
         view = self._from_depth(frame, local_map)
         clock.mark("surface")
         if view is not None:
@@ -181,7 +188,9 @@ class Tracker:
         T_frame_last, T_last_world = guess.copy(), last.T_frame_reference @ local_map.T_cw[last.reference]
         if len(rows) < self._config.tracking.min_matches:
             return Estimate(None, Reason.FEW_MATCHES, len(rows))
-        inliers = self._refine(T_frame_last, frame, last.xyz[rows], match[rows], guess)[0]
+        inliers = self._viewer.refine(
+            T_frame_last, frame, last.xyz[rows], match[rows], guess, self._weight(frame, guess)
+        )[0]
         if inliers < self._config.tracking.min_matches:
             return Estimate(None, Reason.FEW_MATCHES, len(rows))
         return Estimate(T_frame_last @ T_last_world, reason, len(rows), guess @ T_last_world)
@@ -191,14 +200,14 @@ class Tracker:
         return self._last if self._last is not None and self._last.reference in local_map.T_cw else None
 
     def _search_previous(self, frame: Frame, last: Posed, T_frame_last: np.ndarray) -> np.ndarray:
-        radius = self._config.tracking.search_px * self._camera.width / 640
+        settings = self._config.tracking
         size = last.frame.features.sigma * np.linalg.norm(last.xyz, axis=1).astype(np.float32)
         known = np.flatnonzero(last.has_xyz)
         match = np.full(len(last.frame), -1, np.int32)
-        match[known] = self._search(
+        match[known] = self._viewer.search(
             frame, T_frame_last, last.xyz[known], np.zeros((len(known), 3), np.float32), size[known],
-            last.frame.features.angle[known], last.frame.words[known], radius, 0.0,
-            math.radians(self._config.tracking.max_turn_deg), 1.0,
+            last.frame.features.angle[known], last.frame.words[known], settings.search_px, 0.0,
+            math.radians(settings.max_turn_deg), 1.0,
         )[0]  # fmt: skip
         return match
 
@@ -219,21 +228,25 @@ class Tracker:
 
     def _see_map(self, frame: Frame, local_map: LocalMap, estimate: Estimate) -> MapView:
         """Look for every point of the local map where it should appear, and fit the pose to all that are found."""
-        T_cw = estimate.T_cw
         settings = self._config.tracking
-        match, visible = self._search(
-            frame, T_cw, local_map.xyz, local_map.normal, local_map.size, np.zeros(len(local_map), np.float32),
-            local_map.words, settings.map_search_px * self._camera.width / 640, settings.map_search_sigmas,
-            0.0, settings.map_ratio,
-        )  # fmt: skip
-        rows = np.flatnonzero(match >= 0)
-        T_cw = T_cw.copy()
-        inliers, inlier, noise = self._refine(T_cw, frame, local_map.xyz[rows], match[rows], estimate.expected)
-        point = np.full(len(frame), -1, np.int32)
-        point[match[rows[inlier]]] = rows[inlier]
-        if settings.min_inliers <= inliers < settings.surface_below:
-            self._align(T_cw, frame, local_map, point, estimate.expected)
-        return MapView(T_cw, point, len(rows), inliers, visible, noise)
+        view = self._viewer.see(
+            frame, local_map, estimate.T_cw, estimate.expected, self._weight(frame, estimate.expected)
+        )
+        if settings.min_inliers <= view.inliers < settings.surface_below:
+            self._align(view.T_cw, frame, local_map, view.point, estimate.expected)
+        return view
+
+    def _from_places(self, frame: Frame) -> tuple[LocalMap, MapView] | None:
+        """Lost: compare with the places that look like this one."""
+        if self._recall is None or len(frame) < self._config.recognition.min_inliers:
+            return None
+        for place in self._recall.places(self._image):
+            found = self._recogniser.recognise(frame, place)
+            if found.view is not None:
+                self._recall.turn_to(place.reference)
+                self._forget()
+                return place, found.view
+        return None
 
     def _from_depth(self, frame: Frame, local_map: LocalMap) -> MapView | None:
         """Where neither texture nor light is left: go on as before, and let the shape of the scene correct that."""
@@ -258,9 +271,7 @@ class Tracker:
         others, settings, surface = local_map.surfaces, self._config.tracking, frame.surface
         if others is None or surface is None:
             return 0.0, 0.0
-        seen, weight = np.flatnonzero(point >= 0), np.zeros(6)
-        if expected is not None and self._last is not None:
-            weight = self._motion.weight(frame.timestamp - self._last.frame.timestamp)
+        seen, weight = np.flatnonzero(point >= 0), self._weight(frame, expected)
         return align(
             T_cw, self._pinhole, local_map.xyz[point[seen]], frame.xy[seen], frame.disparity[seen],
             frame.features.sigma[seen], frame.disparity_sigma[seen], T_cw.copy() if expected is None else expected,
@@ -268,30 +279,11 @@ class Tracker:
             settings.surface_weight, settings.surface_reach_m, ALIGN_ITERATIONS,
         )  # fmt: skip
 
-    def _search(self, frame, T_cw, xyz, normal, size, angle, words, radius_px, radius_sigmas, max_turn, ratio):
-        match, distance = np.empty(len(xyz), np.int32), np.empty(len(xyz), np.float32)
-        visible = np.empty(len(xyz), np.uint8)
-        grid = frame.grid
-        scale_factor = self._config.tracking.scale_factor if self._extractor.scale_pyramid else 0.0
-        search_projected(
-            T_cw, self._pinhole, self._camera.width, self._camera.height, xyz, normal, size, angle, words,
-            frame.xy, frame.features.sigma, frame.features.angle, frame.words, np.ones(len(frame), np.uint8),
-            grid.start, grid.items, grid.columns, grid.rows, CELL, radius_px, radius_sigmas, scale_factor, max_turn,
-            np.float32(self._extractor.max_distance), np.float32(ratio), match, distance, visible,
-        )  # fmt: skip
-        return match, visible
-
-    def _refine(
-        self, T_cw: np.ndarray, frame: Frame, xyz: np.ndarray, feature: np.ndarray, expected: np.ndarray | None
-    ) -> tuple[int, np.ndarray, float]:
-        inlier, weight = np.empty(len(xyz), np.uint8), np.zeros(6)
-        if expected is not None and self._last is not None:
-            weight = self._motion.weight(frame.timestamp - self._last.frame.timestamp)
-        count, noise = refine_pose(
-            T_cw, self._pinhole, xyz, frame.xy[feature], frame.disparity[feature], frame.features.sigma[feature],
-            frame.disparity_sigma[feature], T_cw if expected is None else expected, weight, REFINE_ROUNDS, inlier,
-        )  # fmt: skip
-        return count, inlier.astype(bool), noise
+    def _weight(self, frame: Frame, expected: np.ndarray | None) -> np.ndarray:
+        """How much the motion model's pose counts, (6,); zeros where there is none."""
+        if expected is None or self._last is None:
+            return np.zeros(6)
+        return self._motion.weight(frame.timestamp - self._last.frame.timestamp)
 
     # -- the ends -----------------------------------------------------------------------------------------------
 
@@ -323,14 +315,11 @@ class Tracker:
             self._request(frame, reference, T_frame_reference, row, generation, view.noise, state is State.WEAK)
             self._asked = (reference, view.inliers)
         clock.mark("decide")
-        return self._answer(
-            frame, state, reason, se3.inverse(view.T_cw), view.matches, view.inliers, keyframe, clock
-        )
+        return self._answer(frame, state, reason, se3.inverse(view.T_cw), view.matches, view.inliers, keyframe, clock)
 
     def _lost(self, frame: Frame, reason: Reason, matches: int, clock: StageClock) -> Tracked:
         if self._last is not None and frame.timestamp - self._last.frame.timestamp > MAX_GAP_S:
-            self._last = None
-            self._motion.forget()
+            self._forget()
         if len(frame) < self._config.tracking.min_keypoints:
             reason = Reason.FEW_KEYPOINTS
         self._since_keyframe += 1
@@ -341,6 +330,11 @@ class Tracker:
         return Tracked(frame.timestamp, state, reason, T_wc, matches, inliers, keyframe, clock.ms, wall, cpu)
 
     # -- what is kept between frames ----------------------------------------------------------------------------
+
+    def _forget(self) -> None:
+        """Nothing is known of the camera's motion."""
+        self._last = None
+        self._motion.forget()
 
     def _learn_motion(self, frame: Frame, local_map: LocalMap, T_cw: np.ndarray) -> None:
         if self._last is None:
@@ -364,12 +358,14 @@ class Tracker:
         visible, found = (
             np.concatenate(parts) if parts else np.empty(0, np.int32) for parts in (self._visible, self._found)
         )
-        self._submit(KeyframeRequest(frame, reference, T_frame_reference, row, generation, visible, found, noise, weak))
+        self._submit(
+            KeyframeRequest(
+                frame, reference, T_frame_reference, row, generation, visible, found, noise, weak, self._image
+            )
+        )
         self._visible, self._found, self._since_keyframe = [], [], 0
 
-    def _needs_keyframe(
-        self, frame: Frame, local_map: LocalMap, view: MapView, T_frame_reference: np.ndarray
-    ) -> bool:
+    def _needs_keyframe(self, frame: Frame, local_map: LocalMap, view: MapView, T_frame_reference: np.ndarray) -> bool:
         """Many points seen after the last keyframe are gone, much with depth is not in the map, or it was long ago."""
         settings = self._config.tracking
         self._since_keyframe += 1

@@ -1,0 +1,251 @@
+"""Loop closing: a place seen again, proved by geometry, and the map corrected by it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from vslam.config import LoopConfig
+from vslam.geometry import se3
+from vslam.mapping.bundle import Round, adjust
+from vslam.mapping.essential import EssentialGraph
+from vslam.mapping.local_mapper import Comparison, LocalMapper, Sighting
+from vslam.places.index import PlaceIndex
+from vslam.places.pose_graph import optimise
+from vslam.tracking.relocalise import Recogniser
+from vslam.tracking.view import MapView
+from vslam.types import LoopCandidate, NewKeyframe
+
+T = TypeVar("T")
+
+FIRM = 30  # points shared with a keyframe for a firm link: few may be matched by chance
+LIKE = 10  # places asked for; of those seen shortly after another, only the most alike counts
+SAME_PLACE_S = 2.0
+LOOP_SHARED = 200  # the loop's link counts as much as one between keyframes that share so many points
+FULL_WEIGHT = 100  # points that keyframes share for a link of weight 1 ...
+LEAST_WEIGHT = 0.02  # ... and of one that no shared point holds: a pose carried over a gap
+
+
+@dataclass(frozen=True)
+class Witness:
+    """A keyframe that saw a place again: `move` (4, 4) is where the old map puts the camera, seen from where it was
+    thought to be (world to world)."""
+
+    keyframe: int
+    move: np.ndarray
+
+
+class LoopCloser:
+    """Compares each new keyframe with the places seen before; `process` may run in a thread of its own.
+
+    Args:
+        place: the descriptor of whole images.
+        index: filled here, a vector a keyframe.
+        mapper: the writer of the map.
+        recogniser: decides whether a frame shows a place.
+        config: when to believe it.
+        ask: has a call done by the mapping side and gives its result.
+        later: has a call done in the background.
+    """
+
+    def __init__(
+        self,
+        place: Any,
+        index: PlaceIndex,
+        mapper: LocalMapper,
+        recogniser: Recogniser,
+        config: LoopConfig,
+        ask: Callable[[Callable[[], Any]], Any],
+        later: Callable[[Callable[[], None]], None],
+    ):
+        self._place, self._index, self._mapper = place, index, mapper
+        self._recogniser, self._config = recogniser, config
+        self._ask_mapper, self._later = ask, later
+        self._witnesses: list[Witness] = []
+        self._time: dict[int, float] = {}  # of the keyframes in the index
+        self._way: dict[int, float] = {}  # metres gone when each came
+        self._last: NewKeyframe | None = None
+        self._was_linked = False
+        self._stop = np.zeros(1, np.uint8)
+        self.audit: list[LoopCandidate] = []
+        self.cpu_s = 0.0
+
+    @property
+    def loops(self) -> int:
+        """Loops closed so far."""
+        return sum(candidate.accepted for candidate in self.audit)
+
+    def process(self, keyframe: NewKeyframe) -> None:
+        """Look for the keyframe's place among those seen before, close the loop if proved, remember the place."""
+        began = time.thread_time()
+        self._note_way(keyframe)
+        vector = self._place.describe(keyframe.image)
+        if self._config.close and not self._follows_old_map(keyframe):
+            self._search(keyframe, vector)
+        self._index.add([keyframe.id], vector[None])
+        self._time[keyframe.id] = keyframe.timestamp
+        self.cpu_s += time.thread_time() - began
+
+    # -- recognising --------------------------------------------------------------------------------------------
+
+    def _note_way(self, keyframe: NewKeyframe) -> None:
+        way = 0.0
+        if self._last is not None:
+            step = se3.inverse(keyframe.T_cw)[:3, 3] - se3.inverse(self._last.T_cw)[:3, 3]
+            way = self._way[self._last.id] + float(np.linalg.norm(step))
+        self._way[keyframe.id], self._last = way, keyframe
+
+    def _follows_old_map(self, keyframe: NewKeyframe) -> bool:
+        """Tracking itself has found old points again: nothing to search. The first time, the map is made one."""
+        old = revisited(keyframe, self._config.min_gap_s)
+        is_new, self._was_linked = old is not None and not self._was_linked, old is not None
+        if old is not None and is_new:
+            shared = keyframe.covisible[old]
+            self._note(keyframe, old, float("nan"), shared, shared, "seen by tracking", accepted=True)
+            self._adjust_later()
+        return old is not None
+
+    def _search(self, keyframe: NewKeyframe, vector: np.ndarray) -> None:
+        """Compare the keyframe with the places most like it, until one closes a loop."""
+        young = [k for k, t in self._time.items() if t > keyframe.timestamp - self._config.min_gap_s]
+        if len(young) == len(self._time):
+            return
+        known = [other for other, shared in keyframe.covisible.items() if shared >= FIRM]
+        ids, scores = self._index.search(vector[None], LIKE, exclude=[*young, *known])
+        for candidate, score in self._distinct(ids[0].tolist(), scores[0].tolist()):
+            if self._closes(keyframe, candidate, score):
+                return
+
+    def _distinct(self, ids: list[int], scores: list[float]) -> list[tuple[int, float]]:
+        """The best few of places more than a moment apart."""
+        chosen: list[tuple[int, float]] = []
+        for candidate, score in zip(ids, scores, strict=True):
+            if candidate < 0 or len(chosen) == self._config.candidates:
+                break
+            if all(abs(self._time[candidate] - self._time[other]) > SAME_PLACE_S for other, _ in chosen):
+                chosen.append((candidate, score))
+        return chosen
+
+    def _closes(self, keyframe: NewKeyframe, candidate: int, score: float) -> bool:
+        around = self._recogniser.keyframes
+        pair: Comparison | None = self._ask(lambda: self._mapper.compare(keyframe.id, candidate, around))
+        if pair is None:
+            return self._forget_removed(candidate)
+        found = self._recogniser.recognise(keyframe.frame, pair.place)
+        reason, accepted = found.reason, False
+        if found.view is not None:
+            move = se3.inverse(found.view.T_cw) @ pair.T_query
+            reason = self._implausible(keyframe.id, candidate, pair.T_query, found.view.T_cw)
+            if not reason:
+                accepted = self._is_confirmed(keyframe.id, move, pair.T_query)
+                reason = "closed" if accepted else "waits for a second keyframe"
+        self._note(keyframe, candidate, score, found.matches, found.inliers, reason, accepted)
+        if accepted:
+            self._close(keyframe.id, candidate, found.view, pair)
+        return accepted
+
+    def _forget_removed(self, candidate: int) -> bool:
+        self._index.remove([candidate])
+        del self._time[candidate]
+        return False
+
+    def _implausible(self, query: int, match: int, T_now: np.ndarray, T_then: np.ndarray) -> str:
+        """Why the way from `match` to `query` cannot have drifted so far; empty if it can."""
+        settings = self._config
+        shift, turn = difference(T_now, T_then)
+        allowed = settings.drift_m + settings.drift_share * abs(self._way[query] - self._way[match])
+        if shift > allowed:
+            return f"implies a drift of {shift:.2f} m, at most {allowed:.2f} m is plausible"
+        if turn > settings.drift_deg:
+            return f"implies a drift of {turn:.0f} deg, at most {settings.drift_deg:.0f} deg is plausible"
+        return ""
+
+    def _is_confirmed(self, keyframe: int, move: np.ndarray, T_cw: np.ndarray) -> bool:
+        """Whether enough of the last keyframes call for the same correction; this one is a witness from now on."""
+        settings = self._config
+        self._witnesses = [w for w in self._witnesses if keyframe - w.keyframe <= settings.memory]
+        agreeing = 1
+        for witness in self._witnesses:
+            shift, turn = difference(T_cw @ se3.inverse(move), T_cw @ se3.inverse(witness.move))
+            agreeing += shift <= settings.agree_m and turn <= settings.agree_deg
+        self._witnesses.append(Witness(keyframe, move))
+        return agreeing >= settings.witnesses
+
+    def _note(self, keyframe, match, score, n_matches, n_inliers, reason, accepted) -> None:
+        row = (keyframe.timestamp, self._time[match], keyframe.id, match, score, n_matches, n_inliers)
+        self.audit.append(LoopCandidate(*row, accepted, reason))
+
+    # -- correcting ---------------------------------------------------------------------------------------------
+
+    def _close(self, query: int, match: int, view: MapView, pair: Comparison) -> None:
+        """Bend the keyframes' graph until the loop fits, merge what was mapped twice, then adjust the whole map."""
+        graph: EssentialGraph = self._ask(self._mapper.essential_graph)
+        poses = bend(graph, query, match, view.T_cw @ se3.inverse(pair.T_match))
+        feature = np.flatnonzero(view.point >= 0)
+        at = view.point[feature]
+        sighting = Sighting(query, match, feature, pair.place.row[at], pair.place.generation[at])
+        self._ask(lambda: self._mapper.close_loop(sighting, poses))
+        self._witnesses, self._was_linked = [], True
+        self._adjust_later()
+
+    def _adjust_later(self) -> None:
+        self._stop[0] = 1  # an adjustment under way knows nothing of this loop
+        self._stop = np.zeros(1, np.uint8)
+        stop = self._stop
+        self._later(lambda: self._adjust(stop))
+
+    def _adjust(self, stop: np.ndarray) -> None:
+        began = time.thread_time()
+        whole = self._ask(self._mapper.whole_problem)
+        if whole is not None and not stop[0]:
+            iterations = self._config.global_iterations
+            rounds = (Round(iterations // 2, robust=True), Round(iterations - iterations // 2, robust=False))
+            solution = adjust(whole.problem, self._mapper.optimizer, rounds, stop_flag=stop)
+            if not stop[0]:
+                self._ask(lambda: self._mapper.commit_whole(whole, solution))
+        self.cpu_s += time.thread_time() - began
+
+    def stop(self) -> None:
+        """End a global adjustment under way; the map stays as it is."""
+        self._stop[0] = 1
+
+    def _ask(self, call: Callable[[], T]) -> T:
+        return self._ask_mapper(call)
+
+
+def revisited(keyframe: NewKeyframe, min_gap_s: float) -> int | None:
+    """The covisible keyframe that shares most points with this one of those seen before a gap of `min_gap_s`, which is
+    a time in which none of what it shows was seen; None if there is no such gap. Firm links count alone."""
+    firm = {other: t for other, t in keyframe.covisible_at.items() if keyframe.covisible[other] >= FIRM}
+    times = sorted([*firm.values(), keyframe.timestamp])
+    gaps = np.diff(times)
+    if not len(gaps) or gaps.max() < min_gap_s:
+        return None
+    before = times[int(np.flatnonzero(gaps >= min_gap_s)[-1])]
+    return max((other for other, t in firm.items() if t <= before), key=keyframe.covisible.__getitem__)
+
+
+def difference(T_a: np.ndarray, T_b: np.ndarray) -> tuple[float, float]:
+    """Metres between the centres of two cameras `T_cw`, and degrees between their directions."""
+    shift = np.linalg.norm(se3.inverse(T_a)[:3, 3] - se3.inverse(T_b)[:3, 3])
+    turn = np.arccos(np.clip((np.trace(T_a[:3, :3] @ T_b[:3, :3].T) - 1) / 2, -1.0, 1.0))
+    return float(shift), float(np.degrees(turn))
+
+
+def bend(graph: EssentialGraph, query: int, match: int, T_query_match: np.ndarray) -> dict[int, np.ndarray]:
+    """`T_cw` by keyframe id after the graph has been bent so that `query` is at `T_query_match` from `match`."""
+    row = {int(keyframe): k for k, keyframe in enumerate(graph.id)}
+    if query not in row or match not in row:
+        return {}
+    a, b = graph.links.T
+    T_b_a = graph.T_cw[b] @ np.linalg.inv(graph.T_cw[a])
+    weight = np.clip(graph.shared / FULL_WEIGHT, LEAST_WEIGHT, None)
+    links = np.concatenate([graph.links, [[row[match], row[query]]]])
+    poses = optimise(
+        graph.T_cw, links, np.concatenate([T_b_a, T_query_match[None]]), np.append(weight, LOOP_SHARED / FULL_WEIGHT)
+    )
+    return {int(keyframe): T_cw for keyframe, T_cw in zip(graph.id, poses, strict=True)}
