@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "train the networks (extra: vslam[train])",
     "export": "write a network as ONNX or OpenVINO, with its parity checked",
     "map": "look into a saved map, export it to COLMAP or PLY",
+    "place": "index images by place, ask which are alike, score place recognition",
 }
 
 
