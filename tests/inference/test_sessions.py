@@ -13,6 +13,8 @@ from vslam.inference.session import choose_backend, open_session
 
 INSTALLED = [name for name, package in session.MODULES.items() if importlib.util.find_spec(package)]
 NAMES = list(models.manifest())
+PLACES = [name for name, model in models.manifest().items() if "image_size" in model.metrics]
+KEYPOINTS = [name for name in NAMES if name not in PLACES]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def test_maps_equal_those_of_onnx_runtime(name, backend, image):
 
 
 @pytest.mark.parametrize("backend", [name for name in INSTALLED if name != "torch"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", KEYPOINTS)
 def test_int8_keeps_the_score_map(name, backend, image):
     model = models.find_model(name)
     exact, coarse = (open_session(model.file(precision), backend).run(image) for precision in ("fp32", "int8"))
@@ -41,9 +43,17 @@ def test_int8_keeps_the_score_map(name, backend, image):
     assert likeness > 0.98
 
 
+@pytest.mark.parametrize("backend", [name for name in INSTALLED if name != "torch"])
+@pytest.mark.parametrize("name", PLACES)
+def test_int8_keeps_the_direction_of_places(name, backend, image):
+    model = models.find_model(name)
+    exact, coarse = (open_session(model.file(precision), backend).run(image) for precision in ("fp32", "int8"))
+    assert float(exact["place"][0] @ coarse["place"][0]) > 0.95
+
+
 @pytest.mark.parametrize("backend", INSTALLED)
 def test_sizes_change_from_call_to_call(backend):
-    opened = open_session(models.find_model(NAMES[0]).file("fp32"), backend)
+    opened = open_session(models.find_model(KEYPOINTS[0]).file("fp32"), backend)
     for shape in ((64, 96), (32, 48), (64, 96)):
         maps = opened.run(np.zeros((1, 1, *shape), np.float32))
         assert maps["score"].shape == (1, *shape)
@@ -52,7 +62,7 @@ def test_sizes_change_from_call_to_call(backend):
 
 @pytest.mark.parametrize("backend", INSTALLED)
 def test_threads_share_a_session(backend, image):
-    opened = open_session(models.find_model(NAMES[0]).file("fp32"), backend)
+    opened = open_session(models.find_model(KEYPOINTS[0]).file("fp32"), backend)
     inputs = [np.ascontiguousarray(np.roll(image, 16 * k, axis=3)) for k in range(4)]
     alone = [opened.run(each)["score"].copy() for each in inputs]
     wrong = []
@@ -95,7 +105,7 @@ def test_damaged_file_is_one_line(tmp_path, backend):
 
 def test_unknown_operator_set_is_one_line(tmp_path):
     onnx = pytest.importorskip("onnx")
-    network = onnx.load(str(models.find_model(NAMES[0]).file("fp32")))
+    network = onnx.load(str(models.find_model(KEYPOINTS[0]).file("fp32")))
     network.opset_import[0].version = 999
     file = tmp_path / "future.onnx"
     onnx.save(network, str(file))
@@ -135,7 +145,7 @@ def test_damaged_manifest_is_one_line(tmp_path):
 
 
 def test_unknown_network_lists_the_shipped():
-    with pytest.raises(VslamError, match=rf"'sift9' is not shipped; known: {NAMES[0]}"):
+    with pytest.raises(VslamError, match=rf"'sift9' is not shipped; known: {KEYPOINTS[0]}"):
         models.find_model("sift9")
 
 

@@ -20,6 +20,7 @@ from vslam.errors import VslamError
 from vslam.features.learned import as_input
 from vslam.inference.session import MODULES, open_session
 from vslam.train.export import fold_norms
+from vslam.train.exporting import export
 from vslam.train.places import losses
 from vslam.train.places.build import pack_places
 from vslam.train.places.evaluate import by_network, precision_recall, recognition, score_pack
@@ -430,3 +431,13 @@ def test_bad_packs_are_one_line(tmp_path):
     )
     with pytest.raises(VslamError, match="do not fit together"):
         open_place_packs(tmp_path)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_export_command_writes_places(place_packs, tmp_path, precision):
+    train_places(config_for("gem", place_packs), tmp_path / "run", quiet=True)
+    out = tmp_path / "gem.onnx"
+    lines = list(export("gem", tmp_path / "run", out, "onnx", precision, place_packs.parent / "photos"))
+    assert str(out) in lines[-1]
+    assert ("cosine between" in lines[0]) == (precision == "int8")
+    assert open_session(out, "onnx").run(np.zeros((1, 1, 48, 64), np.float32))["place"].shape == (1, 256)

@@ -15,6 +15,10 @@ from vslam.features.learned import as_input, shrink
 from vslam.inference.models import find_model
 from vslam.inference.session import open_session
 from vslam.train.data.build import EXTENSIONS
+from vslam.train.places.evaluate import by_session
+from vslam.train.places.networks import NETWORKS as PLACES
+from vslam.train.places.release import export_place, load_place_network
+from vslam.train.places.settings import PlaceTrainConfig
 from vslam.train.release import BINARY, HALF_TOLERANCE, export_half, load_network, matching
 
 CALIBRATION_IMAGES = 120
@@ -28,12 +32,14 @@ def export(
     Raises:
         VslamError: wrong checkpoint, no calibration images, or the written file disagrees.
     """
-    pictures = read_images(images) if precision == "int8" else []
+    pictures = read_images(images, input_box(name)) if precision == "int8" else []
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         network = Path(folder) / f"{name}.onnx"
         if checkpoint is None:
             shutil.copyfile(find_model(name).file("fp32"), network)
+        elif name in PLACES:
+            export_place(load_place_network(checkpoint, name)[0], network)
         else:
             export_half(load_network(checkpoint, name)[0], name, network)
         if precision == "int8":
@@ -47,12 +53,15 @@ def export(
 
 
 def to_int8(name: str, network: Path, images: list[np.ndarray]) -> tuple[Path, str]:
-    """An int8 copy beside a float file, and a line that compares their matching."""
+    """An int8 copy beside a float file, and a line that compares what they give."""
     from vslam.train.quantize import quantize
 
     target = network.with_name(f"{name}-int8.onnx")
     calibration, test = images[::2], images[1::2] or images
     quantize(network, target, calibration)
+    if name in PLACES:
+        exact, coarse = (by_session(open_session(file, "onnx"))(test[:40]) for file in (network, target))
+        return target, f"cosine between descriptors of float and int8: {(exact * coarse).sum(axis=1).mean():.4f}"
     before, after = (matching(open_session(file, "onnx"), test[:40], BINARY[name]) for file in (network, target))
     line = (
         f"matching of warped images, float and int8: right matches {before.right:.1f} and {after.right:.1f}, "
@@ -83,8 +92,13 @@ def to_openvino(network: Path, out: Path) -> None:
             )
 
 
-def read_images(folder: Path | None) -> list[np.ndarray]:
-    """Up to 120 grey images of a folder, evenly chosen, shrunk to 320x240.
+def input_box(name: str) -> tuple[int, ...]:
+    """Width and height that a network's images are shrunk to."""
+    return (PlaceTrainConfig().views.width, PlaceTrainConfig().views.height) if name in PLACES else (320, 240)
+
+
+def read_images(folder: Path | None, box: tuple[int, ...]) -> list[np.ndarray]:
+    """Up to 120 grey images of a folder, evenly chosen, shrunk to fit into a box (width, height).
 
     Raises:
         VslamError: no folder given, or nothing readable in it.
@@ -96,7 +110,7 @@ def read_images(folder: Path | None) -> list[np.ndarray]:
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
     files = files[:: max(1, len(files) // CALIBRATION_IMAGES)][:CALIBRATION_IMAGES]
     found = [cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) for file in files]
-    images = [shrink(image, (320, 240)) for image in found if image is not None]
+    images = [shrink(image, box) for image in found if image is not None]
     if not images:
         raise VslamError(f"{folder}: no readable images (jpg, png, bmp, webp)")
     return images
