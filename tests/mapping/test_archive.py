@@ -330,6 +330,18 @@ def test_places_that_cannot_be_written_are_one_line_and_leave_nothing(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
+def test_device_is_not_replaced_and_a_link_stays_one(tmp_path):
+    whole = stored(make_map(2).map)
+    os.mkfifo(tmp_path / "pipe")
+    for file in (tmp_path / "pipe", Path("/dev/null")):
+        with pytest.raises(VslamError, match="no plain file;"):
+            save_map(file, whole)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "folder" / "m")
+    save_map(tmp_path / "link", whole)
+    assert (tmp_path / "link").is_symlink() and len(load_map(tmp_path / "folder" / "m").map) == 2
+
+
 def test_failed_save_leaves_the_old_map(tmp_path, monkeypatch):
     file = tmp_path / "m"
     save_map(file, stored(make_map(2).map))

@@ -88,16 +88,17 @@ def write_durably(file: Path, pieces: list[bytes]) -> None:
         VslamError: it cannot be written there.
     """
     check_writable(file)
-    unfinished = file.with_name(f".{file.name}.{uuid.uuid4().hex[:12]}{UNFINISHED}")
+    target = Path(os.path.realpath(file))  # a link stays a link
+    unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}{UNFINISHED}")
     try:
-        _remove_stale(file)
+        _remove_stale(target)
         with open(unfinished, "wb") as out:
             for piece in pieces:
                 out.write(piece)
             out.flush()
             os.fsync(out.fileno())
-        os.replace(unfinished, file)
-        _sync_folder(file.parent)
+        os.replace(unfinished, target)
+        _sync_folder(target.parent)
     except OSError as error:
         raise VslamError(f"{file}: cannot be written: {error.strerror}; give another place, or make room") from None
     finally:
@@ -109,11 +110,13 @@ def check_writable(file: Path) -> None:
     """Find out early what would make a save fail late.
 
     Raises:
-        VslamError: a folder is in the place of the file, or its folder is missing or not writable.
+        VslamError: a folder or a device is in the place of the file, or its folder is missing or not writable.
     """
-    folder = file.parent
+    folder = Path(os.path.realpath(file)).parent
     if os.path.isdir(file):
         raise VslamError(f"{file}: is a folder; give the name of a file in it")
+    if os.path.exists(file) and not os.path.isfile(file):  # /dev/null would be replaced
+        raise VslamError(f"{file}: is no plain file; give another name")
     if not os.path.isdir(folder):
         raise VslamError(f"{file}: cannot be written: there is no folder {folder}; make it first")
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -192,10 +195,9 @@ def _unpacked(entries: list[dict[str, Any]], payload: memoryview) -> Arrays:
         dtype, shape = np.dtype(entry["dtype"]), tuple(entry["shape"])
         if dtype.kind not in "biuf":
             raise ValueError(f"array of {dtype}")
-        block = payload[entry["at"] : entry["at"] + entry["bytes"]]
+        block = bytes(payload[entry["at"] : entry["at"] + entry["bytes"]])
         if entry["packed"]:
-            plain = np.frombuffer(zlib.decompress(block), np.uint8)
-            block = plain.reshape(dtype.itemsize, -1).T.tobytes()
+            block = np.frombuffer(zlib.decompress(block), np.uint8).reshape(dtype.itemsize, -1).T.tobytes()
         arrays[entry["name"]] = np.frombuffer(block, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=True)
     return arrays
 

@@ -25,7 +25,7 @@ def map_to_arrays(map_: Map) -> Arrays:
     """Everything of the map, by slot and row."""
     points, keyframes = map_.points, map_.keyframes
     rows, slots = np.flatnonzero(points.alive), np.flatnonzero(keyframes.id >= 0)
-    arrays = {"points/row": rows.astype(np.int32)}
+    arrays: Arrays = {"points/row": rows.astype(np.int32)}
     arrays |= {f"points/{name}": getattr(points, name)[rows] for name in points.fields if name != "alive"}
     arrays |= {"keyframes/slot": slots.astype(np.int32)}
     for name in keyframes.fields:
