@@ -145,7 +145,7 @@ def test_damaged_manifest_is_one_line(tmp_path):
 
 
 def test_unknown_network_lists_the_shipped():
-    with pytest.raises(VslamError, match=rf"'sift9' is not shipped; known: {KEYPOINTS[0]}"):
+    with pytest.raises(VslamError, match=rf"'sift9' is not shipped; known: {NAMES[0]}"):
         models.find_model("sift9")
 
 
