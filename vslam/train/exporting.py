@@ -18,7 +18,6 @@ from vslam.train.data.build import EXTENSIONS
 from vslam.train.places.evaluate import by_session
 from vslam.train.places.networks import NETWORKS as PLACES
 from vslam.train.places.release import export_place, load_place_network
-from vslam.train.places.settings import PlaceTrainConfig
 from vslam.train.release import BINARY, HALF_TOLERANCE, export_half, load_network, matching
 
 CALIBRATION_IMAGES = 120
@@ -32,7 +31,7 @@ def export(
     Raises:
         VslamError: wrong checkpoint, no calibration images, or the written file disagrees.
     """
-    pictures = read_images(images, input_box(name)) if precision == "int8" else []
+    pictures = read_images(images) if precision == "int8" else []
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         network = Path(folder) / f"{name}.onnx"
@@ -92,13 +91,8 @@ def to_openvino(network: Path, out: Path) -> None:
             )
 
 
-def input_box(name: str) -> tuple[int, ...]:
-    """Width and height that a network's images are shrunk to."""
-    return (PlaceTrainConfig().views.width, PlaceTrainConfig().views.height) if name in PLACES else (320, 240)
-
-
-def read_images(folder: Path | None, box: tuple[int, ...]) -> list[np.ndarray]:
-    """Up to 120 grey images of a folder, evenly chosen, shrunk to fit into a box (width, height).
+def read_images(folder: Path | None) -> list[np.ndarray]:
+    """Up to 120 grey images of a folder, evenly chosen, shrunk to 320x240.
 
     Raises:
         VslamError: no folder given, or nothing readable in it.
@@ -110,7 +104,7 @@ def read_images(folder: Path | None, box: tuple[int, ...]) -> list[np.ndarray]:
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
     files = files[:: max(1, len(files) // CALIBRATION_IMAGES)][:CALIBRATION_IMAGES]
     found = [cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) for file in files]
-    images = [shrink(image, box) for image in found if image is not None]
+    images = [shrink(image, (320, 240)) for image in found if image is not None]
     if not images:
         raise VslamError(f"{folder}: no readable images (jpg, png, bmp, webp)")
     return images

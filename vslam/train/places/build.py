@@ -13,8 +13,8 @@ from vslam.train.data.build import EXTENSIONS, associated_rows, read_camera, rea
 from vslam.train.data.pack import write_pack
 from vslam.train.places.overlap import UNKNOWN, overlap_matrix
 
-WIDTH = 256
-"""Width of packed images: a third more than the network's input, room for zoom and turn."""
+WIDTH = 320
+"""Width of packed images; training cuts its views out of them."""
 
 DEPTH_STEP = 4
 """Every n-th pixel of the depth is enough to tell what a view sees."""

@@ -16,8 +16,8 @@ from vslam.train.data.light import LightConfig
 class ViewConfig:
     """How views of places are drawn. Overlaps are in percent of a view's pixels."""
 
-    width: int = 192  # of the network's input, multiples of 16
-    height: int = 144
+    width: int = 256  # of what the network sees in training, multiples of 16
+    height: int = 192
     worlds: int = 4  # packs a batch draws from: the others of the same world are the hard negatives
     min_overlap: int = 30  # two views show the same place from here on, each seeing so much of the other
     max_overlap: int = 5  # and different places up to here; in between a pair counts neither way
@@ -38,6 +38,7 @@ class PlaceTrainConfig:
     packs: str = "place-packs"  # folder of place packs (*.npz)
     validation: str = ""  # folder of packs kept apart; empty: none
     steps: int = 3000
+    image_size: tuple[int, int] = (320, 240)  # width and height of whole images, as in use and in validation
     batch: int = 24  # places a step, two views each
     rate: float = 1e-3  # highest learning rate
     trunk_rate: float = 0.3  # share of it for the layers that `trunk` initialised

@@ -192,7 +192,7 @@ def make_validation(config: PlaceTrainConfig, journal: Journal):
     if not config.validation:
         return lambda network, step: None
     packs = open_place_packs(Path(config.validation))
-    size, device = (config.views.width, config.views.height), torch.device(config.device)
+    size, device = config.image_size, torch.device(config.device)
 
     def validate(network, step: int) -> None:
         for name, scores in score_packs(by_network(network, device), packs, size).items():
