@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from vslam.errors import VslamError
 from vslam.places import index as place_index
+from vslam.places import stores
 from vslam.places.index import PlaceIndex
 
 DIM = 24
-KINDS = ("exact", "hnsw")
+KINDS = ("exact", "codes", "hnsw")
 
 
 def directions(count: int, seed: int = 0, dim: int = DIM) -> np.ndarray:
@@ -26,6 +27,13 @@ def filled(kind: str, count: int = 200) -> tuple[PlaceIndex, np.ndarray, np.ndar
     index = PlaceIndex(DIM, "net-1", kind)
     index.add(ids, vectors)
     return index, ids, vectors
+
+
+@pytest.fixture(autouse=True)
+def codes_of_few(monkeypatch):
+    """Codes are made of many vectors; here of few, and the few best by their codes are compared."""
+    monkeypatch.setattr(stores, "TRAIN_FROM", 30)
+    monkeypatch.setattr(stores, "CANDIDATES", 100)
 
 
 def naive_search(ids, vectors, queries, k, exclude=()):
@@ -74,23 +82,47 @@ def test_any_history_leaves_what_a_dictionary_would_hold(data, kind):
     np.testing.assert_array_equal(index.content()[0], sorted(twin))
 
 
-def test_graph_finds_nearly_all_of_many():
-    vectors = directions(4000, seed=7)
-    index = PlaceIndex(DIM, "net-1", "hnsw")
-    index.add(np.arange(4000), vectors)
-    noisy = vectors[::10] + 0.02 * directions(400, seed=8)
-    found, _ = index.search(noisy, 1)
-    assert (found[:, 0] == naive_search(np.arange(4000), vectors, noisy, 1)[0][:, 0]).mean() >= 0.95
+@pytest.mark.parametrize("kind", ["codes", "hnsw"])
+def test_nearly_all_of_many_are_found(kind):
+    vectors = directions(5000, seed=7)
+    index = PlaceIndex(DIM, "net-1", kind)
+    index.add(np.arange(4000), vectors[:4000])
+    index.add(np.arange(4000, 5000), vectors[4000:])  # after the codes were trained
+    noisy = vectors[::10] + 0.3 * directions(500, seed=8)
+    expected = naive_search(np.arange(5000), vectors, noisy, 1)[0][:, 0]
+    assert (index.search(noisy, 1)[0][:, 0] == expected).mean() >= 0.95
+    gone = np.setdiff1d(np.arange(0, 5000, 3), expected)
+    index.remove(gone)
+    assert (index.search(noisy, 1)[0][:, 0] == expected).mean() >= 0.95
+    assert not np.isin(index.search(noisy, 20)[0], gone).any()
 
 
-def test_auto_becomes_a_graph_and_answers_as_before(monkeypatch):
-    monkeypatch.setattr(place_index, "GRAPH_FROM", 150)
-    index, vectors = PlaceIndex(DIM, "net-1"), directions(200)
-    index.add(range(150), vectors[:150])
+def test_codes_are_searched_beyond_what_is_excluded():
+    vectors = directions(3000, seed=9)
+    index = PlaceIndex(DIM, "net-1", "codes")
+    index.add(np.arange(3000), vectors)
+    query = vectors[:1]
+    nearest = naive_search(np.arange(3000), vectors, query, 1500)[0][0]
+    found, _ = index.search(query, 3, exclude=nearest[:900])
+    expected = naive_search(np.arange(3000), vectors, query, 3, nearest[:900].tolist())[0]
+    np.testing.assert_array_equal(found, expected)
+    assert (index.search(query, 3, exclude=np.arange(3000))[0] == -1).all()
+
+
+def test_vectors_of_odd_length_have_codes():
+    index = PlaceIndex(7, "net-1", "codes")
+    index.add(range(300), directions(300, dim=7))
+    np.testing.assert_array_equal(index.search(directions(300, dim=7), 1)[0][:, 0], np.arange(300))
+
+
+def test_auto_changes_to_codes_and_answers_as_before(monkeypatch):
+    monkeypatch.setattr(place_index, "CODES_FROM", 2500)
+    index, vectors = PlaceIndex(DIM, "net-1"), directions(3000)
+    index.add(range(2500), vectors[:2500])
     assert index._store.kind == "exact"
-    index.add(range(150, 200), vectors[150:])
-    assert index._store.kind == "hnsw" and len(index) == 200
-    np.testing.assert_array_equal(index.search(vectors, 1)[0][:, 0], np.arange(200))
+    index.add(range(2500, 3000), vectors[2500:])
+    assert index._store.kind == "codes" and len(index) == 3000
+    np.testing.assert_array_equal(index.search(vectors, 1)[0][:, 0], np.arange(3000))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -232,4 +264,5 @@ def test_threads_add_remove_and_search_at_once(kind):
 
 def test_memory_is_stated():
     sizes = {kind: filled(kind, 200)[0].nbytes for kind in KINDS}
-    assert 200 * DIM * 4 < sizes["exact"] < sizes["hnsw"] < 200 * (DIM * 4 + 1000)
+    assert all(200 * DIM * 4 < size < 200 * (DIM * 4 + 1000) for size in sizes.values())
+    assert sizes["exact"] < sizes["hnsw"]

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     index.add_argument("images", metavar="IMAGES")
     index.add_argument("-o", "--out", type=Path, required=True, metavar="INDEX", help="the file to write")
     index.add_argument(
-        "--kind", choices=("auto", "exact", "hnsw"), default="auto", help="compare with all, or walk a graph (auto)"
+        "--kind", choices=("auto", "exact", "codes", "hnsw"), default="auto", help="how to compare (auto)"
     )
     query = commands.add_parser("query", help="ask an index which of its images are most similar", epilog=IMAGES)
     query.add_argument("index", type=Path, metavar="INDEX")

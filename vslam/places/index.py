@@ -14,12 +14,13 @@ from typing import Any, Literal
 import numpy as np
 
 from vslam.errors import VslamError
-from vslam.places.stores import Exact, Graph
+from vslam.places.stores import Codes, Exact, Graph
 
-Kind = Literal["auto", "exact", "hnsw"]
-GRAPH_FROM = 20_000
-"""Places from which `auto` walks a graph: comparing with all of them takes a millisecond here."""
-STORES: dict[str, type[Exact] | type[Graph]] = {store.kind: store for store in (Exact, Graph)}
+Kind = Literal["auto", "exact", "codes", "hnsw"]
+CODES_FROM = 20_000
+"""Places from which `auto` compares codes: comparing the vectors takes half a millisecond of processor time here."""
+Store = Exact | Codes | Graph
+STORES: dict[str, type[Store]] = {store.kind: store for store in (Exact, Codes, Graph)}
 MAGIC, VERSION = b"VSLAMPIX", 1
 HEADER = struct.Struct("<8sI32sQ")
 """Magic, version, SHA-256 of all that follows it, bytes of the JSON header; then that header, then the store."""
@@ -31,19 +32,20 @@ class PlaceIndex:
     Args:
         dim: length of a vector.
         model: what made the vectors (`GlobalDescriptor.model`); those of another model are not comparable.
-        kind: `exact` compares with every place, `hnsw` walks a graph and may miss one, `auto` begins with the first
-            and changes to the second for good when there are more than `GRAPH_FROM` (which takes about a second).
+        kind: `exact` compares with every place; `codes` with short codes first, then exactly with the best of them;
+            `hnsw` walks a graph, which takes long to build. `auto` begins exactly and changes to codes for good when
+            there are more than `CODES_FROM` places. docs/places.md has times and what is missed.
 
     Attributes:
         notes: whatever is to be saved with the index, as JSON can hold it.
     """
 
     def __init__(self, dim: int, model: str, kind: Kind = "auto"):
-        if kind not in ("auto", "exact", "hnsw"):
-            raise VslamError(f"place index: kind '{kind}' is unknown; known: auto, exact, hnsw")
+        if kind != "auto" and kind not in STORES:
+            raise VslamError(f"place index: kind '{kind}' is unknown; known: auto, {', '.join(STORES)}")
         self.dim, self.model, self.kind = dim, model, kind
         self.notes: dict[str, Any] = {}
-        self._store: Exact | Graph = Graph(dim) if kind == "hnsw" else Exact(dim)
+        self._store: Store = STORES["exact" if kind == "auto" else kind](dim)
         self._known: set[int] = set()
         self._lock = threading.Lock()
 
@@ -64,9 +66,9 @@ class PlaceIndex:
                 raise VslamError(f"place index: id {min(new & self._known)} is there already; remove it first")
             self._store.add(ids, vectors)
             self._known |= new
-            if self.kind == "auto" and isinstance(self._store, Exact) and len(self._known) > GRAPH_FROM:
+            if self.kind == "auto" and isinstance(self._store, Exact) and len(self._known) > CODES_FROM:
                 content = self._store.content()
-                self._store = Graph(self.dim)
+                self._store = Codes(self.dim)
                 self._store.add(*content)
 
     def remove(self, ids: Iterable[int] | np.ndarray) -> int:

@@ -1,4 +1,4 @@
-"""The two ways in which faiss keeps vectors for `PlaceIndex`: all compared, or a graph that is walked."""
+"""The ways to keep vectors for `PlaceIndex`: all compared, all compared roughly and the best again, or a graph."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from typing import ClassVar
 import faiss
 import numpy as np
 
+CANDIDATES = 200
+"""The best by their codes, which are compared exactly."""
+TRAIN_FROM, TRAIN_ON = 2000, 10_000
+"""Codes are made from so many vectors on, from so many of them at most, and anew whenever there are twice as many."""
 LINKS = 32
 """Neighbours of a vector in the graph (twice as many on its lowest level)."""
 BUILD_WIDTH, SEARCH_WIDTH = 80, 128
 """Candidates kept while a vector is added, and while one is looked for: `python -m benchmarks.place_index`."""
 DEAD_SHARE = 0.25
-"""The graph is built anew when this part of it has been removed."""
+"""Codes and graph are made anew when this part of them has been removed."""
 
 
 class Exact:
@@ -69,9 +73,115 @@ class Exact:
     def from_bytes(cls, data: bytes, dim: int, rows: int) -> Exact:
         """Raises ValueError for bytes of another length."""
         store = cls(dim)
-        vectors = np.frombuffer(data, np.float32, offset=8 * rows).reshape(rows, dim)
-        store.add(np.frombuffer(data, np.int64, rows), vectors)
+        store.add(*_ids_and_vectors(data, dim, rows))
         return store
+
+
+class Codes:
+    """Every vector is compared by a short code, 4 bits for two numbers; the most promising ones are compared exactly.
+
+    Product quantisation scanned in registers (Andre et al., ICMR 2017).
+    """
+
+    kind: ClassVar[str] = "codes"
+
+    def __init__(self, dim: int):
+        self.dim = dim
+        self._begin(np.zeros(0, np.int64), np.zeros((0, dim), np.float32))
+
+    def _begin(self, ids: np.ndarray, vectors: np.ndarray) -> None:
+        self._ids, self._vectors, self._used = ids, vectors, len(ids)  # grown by a quarter; so many rows are in use
+        self._is_free = np.ones(self._used, bool)  # rows that may be found; removed ones may not
+        self._row_of = dict(zip(ids.tolist(), range(self._used), strict=True))
+        self._codes, self._train_at = None, TRAIN_FROM
+        if self._used >= self._train_at:
+            self._train()
+
+    def add(self, ids: np.ndarray, vectors: np.ndarray) -> None:
+        """As `Exact.add`."""
+        first, self._used = self._used, self._used + len(ids)
+        if self._used > len(self._ids):
+            more = max(self._used, len(self._ids) * 5 // 4) - len(self._ids)
+            self._ids = np.concatenate([self._ids, np.zeros(more, np.int64)])
+            self._vectors = np.concatenate([self._vectors, np.zeros((more, self.dim), np.float32)])
+        self._ids[first : self._used], self._vectors[first : self._used] = ids, vectors
+        self._is_free = np.concatenate([self._is_free, np.ones(len(ids), bool)])
+        self._row_of.update(zip(ids.tolist(), range(first, self._used), strict=True))
+        if self._used >= self._train_at:
+            self._train()
+        elif self._codes is not None:
+            self._codes.add(vectors)
+
+    def remove(self, ids: np.ndarray) -> None:
+        """As `Exact.remove`."""
+        self._is_free[[self._row_of.pop(id) for id in ids.tolist()]] = False
+        if len(self._row_of) < (1 - DEAD_SHARE) * self._used:
+            self._begin(*self.content())
+
+    def search(self, vectors: np.ndarray, k: int, exclude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `Exact.search`, but a near one may be missed."""
+        is_free = self._is_free.copy()
+        is_free[[self._row_of[id] for id in exclude.tolist() if id in self._row_of]] = False
+        ids = np.full((len(vectors), k), -1, np.int64)
+        scores = np.full((len(vectors), k), -np.inf, np.float32)
+        for query, vector in enumerate(vectors):
+            rows = self._promising(vector, k + CANDIDATES, is_free)
+            exact = self._vectors[rows] @ vector
+            best = np.argsort(-exact, kind="stable")[:k]
+            ids[query, : len(best)], scores[query, : len(best)] = self._ids[rows[best]], exact[best]
+        return ids, scores
+
+    def vector(self, id: int) -> np.ndarray:
+        """As `Exact.vector`."""
+        return self._vectors[self._row_of[id]].copy()
+
+    def content(self) -> tuple[np.ndarray, np.ndarray]:
+        """As `Exact.content`."""
+        rows = np.flatnonzero(self._is_free)
+        return self._ids[rows], self._vectors[rows]
+
+    @property
+    def rows(self) -> int:
+        """As `Exact.rows`."""
+        return len(self._row_of)
+
+    @property
+    def nbytes(self) -> int:
+        """Vectors, ids, codes, and the map from id to row (about 100 bytes an entry of a Python dictionary)."""
+        codes = 0 if self._codes is None else self._used * self.dim // 4
+        return self._vectors.nbytes + self._ids.nbytes + self._is_free.nbytes + codes + 100 * self.rows
+
+    def to_bytes(self) -> bytes:
+        """As `Exact.to_bytes`: codes are made anew."""
+        ids, vectors = self.content()
+        return ids.tobytes() + vectors.tobytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, dim: int, rows: int) -> Codes:
+        """As `Exact.from_bytes`."""
+        store = cls(dim)
+        store._begin(*(each.copy() for each in _ids_and_vectors(data, dim, rows)))
+        return store
+
+    def _promising(self, vector: np.ndarray, wanted: int, is_free: np.ndarray) -> np.ndarray:
+        """Rows, about `wanted` of those that are free, that may be the most similar ones."""
+        if self._codes is None or wanted >= is_free.sum():
+            return np.flatnonzero(is_free)
+        asked = wanted if is_free.all() else 2 * wanted
+        while True:
+            rows = self._codes.search(vector[None], min(asked, self._used))[1][0]
+            free = rows[(rows >= 0) & is_free[rows]]
+            if len(free) >= wanted or asked >= self._used:
+                return free
+            asked *= 2  # the best were among the others
+
+    def _train(self) -> None:
+        parts = self.dim if self.dim % 2 else self.dim // 2
+        codes = faiss.IndexPQFastScan(self.dim, parts, 4, faiss.METRIC_INNER_PRODUCT)
+        codes.pq.cp.niter = 10
+        codes.train(self._vectors[: self._used : -(-self._used // TRAIN_ON)])
+        codes.add(self._vectors[: self._used])
+        self._codes, self._train_at = codes, 2 * self._used
 
 
 class Graph:
@@ -159,3 +269,8 @@ class Graph:
     def rows(self) -> int:
         """Vectors in the graph, removed ones included."""
         return self.index.ntotal
+
+
+def _ids_and_vectors(data: bytes, dim: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    ids = np.frombuffer(data, np.int64, rows)
+    return ids, np.frombuffer(data, np.float32, offset=8 * rows).reshape(rows, dim)
