@@ -10,7 +10,7 @@ from pathlib import Path
 from vslam.errors import VslamError
 
 DEFAULT_CONFIG = {
-    "superpoint": "train-light", "gcnv2": "train-light", "gcnv2-tiny": "train-tiny",
+    "superpoint": "train-light", "gcnv2": "train-light", "gcnv2-tiny": "train-tiny", "magicpoint": "train-magicpoint",
     "gem": "train-gem", "cosplace": "train-cosplace", "netvlad": "train-netvlad",
 }  # fmt: skip
 """superpoint and gcnv2 are two heads of one trunk: either command trains both."""
@@ -31,8 +31,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         network.add_argument("--packs", help="folder of training packs; replaces that of the settings")
         network.add_argument("--steps", type=int, help="replaces that of the settings")
         network.add_argument("--device", help="cpu, cuda, cuda:1 ...; replaces that of the settings")
-        network.add_argument("--init", type=Path, metavar="CHECKPOINT", help="start from the weights of another run")
+        network.add_argument(
+            "--init", type=Path, metavar="WEIGHTS", help="start from another run, an exported .onnx file or a shipped "
+            "network's name",
+        )  # fmt: skip
         network.add_argument("--quiet", action="store_true", help="no progress bar")
+        if name not in (*PLACES, "magicpoint"):
+            network.add_argument("--labels", help="folder of 'vslam train label'; replaces the packs' own keypoints")
+            network.add_argument(
+                "--images", type=Path, metavar="DIR", help="train on your own images: split 8:1:1, packed below --out"
+            )
+    _add_label(commands)
     images = commands.add_parser("pack-images", help="pack a folder of images")
     images.add_argument("folder", type=Path)
     images.add_argument("file", type=Path, help="the pack to write (.npz)")
@@ -56,12 +65,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         packing.add_argument("--step", type=int, default=1, help="take every n-th image (%(default)s)")
 
 
+def _add_label(commands) -> None:
+    label = commands.add_parser("label", help="keypoints of packed images by a network, under many warps")
+    label.add_argument("packs", type=Path, help="folder of training packs")
+    label.add_argument("out", type=Path, help="folder to write label files to")
+    label.add_argument(
+        "--checkpoint", type=Path, required=True, metavar="WEIGHTS", help="of 'vslam train magicpoint' or another "
+        "network (run folder, checkpoint, .onnx file or a shipped network's name)",
+    )  # fmt: skip
+    label.add_argument("--warps", type=int, default=100, help="an image (%(default)s)")
+    label.add_argument("--threshold", type=float, default=0.015, help="least mean probability of a pixel (%(default)s)")
+    label.add_argument("--limit", type=int, default=600, help="keypoints an image, at most (%(default)s)")
+    label.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (%(default)s)")
+
+
 def run(options: argparse.Namespace) -> int:
     """Train or pack; returns the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     require_torch()
     if options.what.startswith("pack-"):
         return _pack(options)
+    if options.what == "label":
+        return _label(options)
     if options.what in PLACES:
         from vslam.train.places.settings import load_place_config as load
         from vslam.train.places.training import train_places as train
@@ -69,15 +94,62 @@ def run(options: argparse.Namespace) -> int:
         from vslam.train.run import train
         from vslam.train.settings import load_train_config as load
 
+    is_own = getattr(options, "images", None) is not None
+    if is_own and options.config == DEFAULT_CONFIG[options.what]:
+        options.config = "train-finetune"
     config = load(options.config)
     if options.what in PLACES and config.network != options.what:
         raise VslamError(f"{options.config}: is for network '{config.network}', not '{options.what}'")
-    given = {key: getattr(options, key) for key in ("packs", "steps", "device") if getattr(options, key) is not None}
-    trainer = train(dataclasses.replace(config, **given), options.out, options.quiet, options.init)
+    words = ("packs", "labels", "steps", "device")
+    given = {key: getattr(options, key) for key in words if getattr(options, key, None) is not None}
+    config = dataclasses.replace(config, **given)
+    if is_own:
+        return _fine_tune(options, config)
+    trainer = train(config, options.out, options.quiet, options.init)
     if trainer.rank == 0:
+        next_step = f"vslam export {options.what} --checkpoint {options.out}' writes ONNX"
+        if options.what == "magicpoint":
+            next_step = f"vslam train label PACKS LABELS --checkpoint {options.out}' labels images with it"
+        print(f"{options.out}: step {trainer.step}; '{next_step}")
+    return 0
+
+
+def _fine_tune(options: argparse.Namespace, config) -> int:
+    """Train on a folder of images, and say what it did to those kept apart."""
+    from vslam.train import finetune
+    from vslam.train.release import NETWORK, open_checkpoint
+    from vslam.train.run import train
+    from vslam.train.shipped import any_network
+
+    if options.packs is not None:
+        raise VslamError("--images and --packs: give one of them")
+    options.init = options.init or Path(options.what)  # the shipped one
+    config = dataclasses.replace(config, network=NETWORK[options.what])
+    trainer = train(finetune.prepare(options.images, options.out, config), options.out, options.quiet, options.init)
+    if trainer.rank == 0:
+        before, after = any_network(options.init), open_checkpoint(options.out)[0]
+        for line in finetune.compare(before, after, config, options.out):
+            print(line)
         print(
-            f"{options.out}: step {trainer.step}; 'vslam export {options.what} --checkpoint {options.out}' writes ONNX"
+            f"{options.out}: the best of {trainer.step} steps; 'vslam export {options.what} --checkpoint {options.out}'"
         )
+    return 0
+
+
+def _label(options: argparse.Namespace) -> int:
+    from vslam.train.label import LabelConfig, label_packs
+    from vslam.train.run import check_device
+    from vslam.train.shipped import any_network
+
+    if options.warps < 1 or options.limit < 1:
+        raise VslamError("--warps and --limit: expected numbers of at least 1")
+    if not 0 <= options.threshold < 1:
+        raise VslamError(f"--threshold {options.threshold}: expected a probability, at least 0 and below 1")
+    check_device(options.device)
+    config = LabelConfig(options.warps, options.threshold, options.limit)
+    network = any_network(options.checkpoint)
+    for line in label_packs(options.packs, options.out, network, options.checkpoint.name, config, options.device):
+        print(line, flush=True)
     return 0
 
 

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 
 from vslam.features import maps
+from vslam.features.learned import as_input
 from vslam.train.data.pairs import Pair, PairSampler
+from vslam.train.data.shapes import Drawing
 from vslam.train.data.warp import apply_homography
 from vslam.train.export import DenseMaps
 from vslam.train.networks.light import LightNet
@@ -29,6 +31,57 @@ class Scores:
     sigma_px: float
     precision: float
     matches: float
+
+
+@dataclass(frozen=True)
+class CornerScores:
+    """How well a detector finds the known corners of drawn shapes. `average_precision` over all detections, best first,
+    a detection being right within 3 px of a corner that no better one has taken; `recall` of all of them,
+    `localisation_px` of the right ones."""
+
+    average_precision: float
+    recall: float
+    localisation_px: float
+
+
+def score_corners(
+    network: LightNet, drawings: list[Drawing], threshold: float = 0.015, limit: int = 300
+) -> CornerScores:
+    """Scores of a network's detector on drawn shapes."""
+    dense = DenseMaps(network.cpu(), False).eval()
+    ranked: list[tuple[float, float]] = []
+    for drawing in drawings:
+        with torch.no_grad():
+            score = dense(torch.from_numpy(as_input(drawing.image)))[0][0].numpy()
+        score = np.ascontiguousarray(score[: drawing.image.shape[0], : drawing.image.shape[1]])
+        xy, value, _ = maps.find_keypoints(score, threshold, 4, 4, maps.Workspace())
+        order = np.argsort(-value, kind="stable")[:limit]
+        ranked += zip(value[order].tolist(), taken_corners(xy[order], drawing.corners), strict=True)
+    return rank_corners(ranked, sum(len(drawing.corners) for drawing in drawings))
+
+
+def taken_corners(xy: np.ndarray, corners: np.ndarray) -> list[float]:
+    """Of each detection (N, 2), best first, the distance to the nearest corner (M, 2) left within 3 px, else inf."""
+    left = np.ones(len(corners), bool)
+    found = []
+    for place in xy:
+        distance = np.where(left, np.linalg.norm(corners - place, axis=1), np.inf)
+        k = int(distance.argmin()) if len(corners) else -1
+        is_right = k >= 0 and distance[k] <= WITHIN_PX
+        found.append(float(distance[k]) if is_right else np.inf)
+        if is_right:
+            left[k] = False
+    return found
+
+
+def rank_corners(ranked: list[tuple[float, float]], corners: int) -> CornerScores:
+    """Scores from (score, distance to its corner or inf) of all detections, and the number of all corners."""
+    distance = np.array([d for _, d in sorted(ranked, key=lambda row: -row[0])], float)
+    right = np.isfinite(distance)
+    precision = np.cumsum(right) / np.arange(1, len(right) + 1)
+    total = max(corners, 1)
+    place = float(distance[right].mean()) if right.any() else np.nan
+    return CornerScores(float(precision[right].sum() / total), float(right.sum() / total), place)
 
 
 def fixed_pairs(sampler: PairSampler, count: int, seed: int = 77) -> list[Pair]:

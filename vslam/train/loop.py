@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 WIDTHS = {"light": Widths(), "tiny": TINY}
 CHECKPOINT = "checkpoint.pt"
+BEST = "best.pt"
+"""The averaged weights that scored best on the validation data, before learning by heart begins."""
 
 
 @dataclass
@@ -58,6 +60,8 @@ class Trainer:
         self.averaged = copy.deepcopy(model).requires_grad_(False)
         self.optimiser = torch.optim.AdamW(self.parameter_groups(), lr=config.rate)
         self.step = 0
+        self.best = -math.inf
+        self.judge_start = False  # weights of another run are a result to be beaten
         self.parallel = nn.parallel.DistributedDataParallel(model) if world > 1 else model
 
     def build_model(self) -> nn.Module:
@@ -94,6 +98,8 @@ class Trainer:
         self.averaged.load_state_dict(state["averaged"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step = state["step"]
+        if (self.folder / BEST).exists():
+            self.best = float(read_checkpoint(self.folder / BEST)["score"])
         return True
 
     def start_from(self, file: Path) -> None:
@@ -103,6 +109,13 @@ class Trainer:
             raise VslamError(f"{file}: holds network '{state['network']}', not '{self.config.network}'")
         self.model.load_state_dict(state["averaged"])
         self.averaged.load_state_dict(state["averaged"])
+        self.judge_start = True
+
+    def start_with(self, network: nn.Module) -> None:
+        """Take a network's weights as the start."""
+        for model in (self.model, self.averaged):
+            model.network.load_state_dict(network.state_dict())
+        self.judge_start = True
 
     def save(self) -> None:
         """Write the checkpoint; the last one stays whole whatever happens while writing."""
@@ -119,19 +132,31 @@ class Trainer:
     def run(self, report=lambda progress: None, validate=lambda network, step: None) -> None:
         """Train to the last step; saves every `checkpoint_seconds`, at the end, and when interrupted."""
         saved = time.monotonic()
+        if self.step == 0 and self.judge_start:
+            self._judge(validate)
         try:
             while self.step < self.config.steps:
                 began = time.monotonic()
                 parts = self.one_step()
                 report(Progress(self.step, self.config.steps, self.rate(), parts, time.monotonic() - began))
-                if self.rank == 0 and self.step % self.config.validate_every == 0:
-                    validate(self.averaged.network, self.step)
+                if self.step % self.config.validate_every == 0 or self.step == self.config.steps:
+                    self._judge(validate)
                 if self.rank == 0 and time.monotonic() - saved > self.config.checkpoint_seconds:
                     self.save()
                     saved = time.monotonic()
         finally:
             if self.rank == 0:
                 self.save()
+
+    def _judge(self, validate) -> None:
+        """Score the averaged network; the best one so far is kept apart."""
+        score = validate(self.averaged.network, self.step) if self.rank == 0 else None
+        if score is None or not score > self.best:
+            return
+        self.best = float(score)
+        state = {"network": self.config.network, "step": self.step, "score": self.best, "model": {}}
+        state["averaged"] = self.averaged.state_dict()
+        write_whole(self.folder / BEST, lambda partial: torch.save(state, partial))
 
     def one_step(self) -> dict[str, float]:
         """Draw a batch, take one optimiser step; returns the parts of the loss."""

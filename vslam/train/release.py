@@ -17,7 +17,7 @@ from vslam.inference.session import Session, open_session
 from vslam.train.data.warp import random_homography
 from vslam.train.evaluate import score_pair
 from vslam.train.export import DenseMaps, export_onnx, store_half
-from vslam.train.loop import CHECKPOINT, build_network, read_checkpoint
+from vslam.train.loop import BEST, CHECKPOINT, build_network, read_checkpoint
 from vslam.train.networks.light import LightNet
 
 BINARY = {"superpoint": False, "gcnv2": True, "gcnv2-tiny": True}
@@ -45,15 +45,31 @@ def load_network(checkpoint: Path, name: str) -> tuple[LightNet, int]:
     Raises:
         VslamError: not a checkpoint, or one of another network.
     """
-    file = checkpoint / CHECKPOINT if checkpoint.is_dir() else checkpoint
-    state = read_checkpoint(file)
-    if state["network"] != NETWORK[name]:
-        raise VslamError(f"{file}: holds network '{state['network']}'; {name} needs '{NETWORK[name]}'")
+    network, kind, step = open_checkpoint(checkpoint)
+    if kind != NETWORK[name]:
+        raise VslamError(f"{checkpoint_file(checkpoint)}: holds network '{kind}'; {name} needs '{NETWORK[name]}'")
+    return network, step
+
+
+def open_checkpoint(checkpoint: Path) -> tuple[LightNet, str, int]:
+    """The averaged network of a checkpoint, what it is, and its step.
+
+    Raises:
+        VslamError: not a checkpoint.
+    """
+    state = read_checkpoint(checkpoint_file(checkpoint))
     network = build_network(state["network"])
     prefix = "network."
     own = {key.removeprefix(prefix): value for key, value in state["averaged"].items() if key.startswith(prefix)}
     network.load_state_dict(own)
-    return network.eval(), int(state["step"])
+    return network.eval(), state["network"], int(state["step"])
+
+
+def checkpoint_file(checkpoint: Path) -> Path:
+    """The file itself, or of a run's folder the best of its checkpoints, or the last where none was judged."""
+    if not checkpoint.is_dir():
+        return checkpoint
+    return checkpoint / BEST if (checkpoint / BEST).is_file() else checkpoint / CHECKPOINT
 
 
 def export_half(network: LightNet, name: str, file: Path) -> None:

@@ -11,19 +11,26 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
+import numpy as np
 import torch
 import torch.distributed as dist
 
 from vslam.errors import VslamError
+from vslam.train.data import shapes
 from vslam.train.data.pack import Pack, open_packs
 from vslam.train.data.pairs import PairSampler
-from vslam.train.evaluate import fixed_pairs, score_network
+from vslam.train.evaluate import fixed_pairs, score_corners, score_network
 from vslam.train.loop import Progress, Trainer
+from vslam.train.release import checkpoint_file
 from vslam.train.settings import TrainConfig
+from vslam.train.shipped import exported_network, measure_norms
 
 log = logging.getLogger(__name__)
 
 VALIDATION_PAIRS = 60
+VALIDATION_SHAPES = 100
+START_PAIRS = 24
+"""Pairs whose views tell the statistics of layers whose norms were folded away."""
 
 
 class Journal:
@@ -68,7 +75,7 @@ class Journal:
             self._bar = tqdm(total=progress.steps, initial=progress.step - 1, unit="step", mininterval=1.0)
         self._bar.update(1)
         self._bar.set_postfix(
-            loss=f"{progress.parts['loss']:.2f}", right=f"{progress.parts['right']:.2f}", refresh=False
+            {k: f"{progress.parts[k]:.2f}" for k in ("loss", "right") if k in progress.parts}, refresh=False
         )
 
 
@@ -81,18 +88,19 @@ def _tensorboard(folder: Path):
 
 
 def train(config: TrainConfig, folder: Path, quiet: bool = False, start_from: Path | None = None) -> Trainer:
-    """Train, or go on training, in `folder`; under `torchrun` on every process it started.
+    """Train, or go on training, in `folder`; under `torchrun` on every process it started. `start_from`: a checkpoint,
+    an exported ONNX file, or the name of a shipped network.
 
     Raises:
         VslamError: no data, wrong checkpoint, no such device, disk full.
     """
     rank, world = join_processes(config)
     cv2.setNumThreads(1)
-    packs = open_packs(Path(config.packs))
+    packs = training_packs(config)
     check_device(config.device)
     trainer = Trainer(config, make_sampler(packs, config), folder, rank, world)
     if not trainer.resume() and start_from is not None:
-        trainer.start_from(start_from)
+        start(trainer, start_from)
     journal = Journal(folder, quiet=quiet or rank > 0)
     if rank == 0:
         (folder / "config.json").write_text(json.dumps(asdict(config), indent=1) + "\n")
@@ -102,20 +110,61 @@ def train(config: TrainConfig, folder: Path, quiet: bool = False, start_from: Pa
     return trainer
 
 
+def start(trainer: Trainer, source: Path) -> None:
+    """Begin with weights that are there already.
+
+    Raises:
+        VslamError: not there, or of another network.
+    """
+    if source.is_dir() or source.suffix == ".pt":
+        trainer.start_from(checkpoint_file(source))
+        return
+    network = exported_network(source, trainer.config.network)
+    views = trainer.sampler.batch(trainer.config.seed, 0, START_PAIRS)["images"]
+    measure_norms(network, torch.from_numpy(views.reshape(-1, 1, *views.shape[2:])).float() / 255)
+    trainer.start_with(network)
+
+
+def training_packs(config: TrainConfig) -> list[Pack]:
+    """The packs of a run, with its labels; none where all pairs are of drawn shapes."""
+    if config.pairs.shapes >= 1:
+        return []
+    return open_packs(Path(config.packs), Path(config.labels) if config.labels else None)
+
+
 def make_sampler(packs: list[Pack], config: TrainConfig) -> PairSampler:
     """Pairs with all that the chosen losses need."""
     return PairSampler(packs, replace(config.pairs, cells=config.losses.hinge_dense > 0))
 
 
 def make_validation(config: TrainConfig, journal: Journal):
-    """A function that scores a network on the validation packs, or does nothing when there are none."""
+    """A function that scores a network on the validation packs (the higher the better), or on drawn shapes where it
+    learns from shapes alone; it gives None when there is nothing to score by."""
+    if config.pairs.shapes >= 1:
+        return shape_validation(journal)
     if not config.validation:
         return lambda network, step: None
     pairs = fixed_pairs(PairSampler(open_packs(Path(config.validation)), config.pairs), VALIDATION_PAIRS)
 
-    def validate(network, step: int) -> None:
+    def validate(network, step: int) -> float:
+        merits = []
         for name, binary in (("float", False), ("bits", True)):
-            journal.write(f"validation {name}", step, asdict(score_network(network, pairs, binary)))
+            scores = score_network(network, pairs, binary)
+            journal.write(f"validation {name}", step, asdict(scores))
+            merits.append((scores.repeatability + scores.precision) / 2)
+        return sum(merits) / len(merits)
+
+    return validate
+
+
+def shape_validation(journal: Journal):
+    """A function that scores a detector on drawn shapes that no training run draws."""
+    drawings = [shapes.draw(np.random.default_rng((VALIDATION_SHAPES, k))) for k in range(VALIDATION_SHAPES)]
+
+    def validate(network, step: int) -> float:
+        scores = score_corners(network, drawings)
+        journal.write("validation shapes", step, asdict(scores))
+        return scores.average_precision
 
     return validate
 

@@ -35,6 +35,7 @@ class TrainConfig:
 
     network: str = "light"  # light or tiny
     packs: str = "packs"  # folder of training packs (*.npz)
+    labels: str = ""  # folder of label files ('vslam train label') in the place of the packs' own keypoints
     validation: str = ""  # folder of packs kept apart; empty: none
     steps: int = 6000
     batch: int = 8  # pairs a step (a process, with several)

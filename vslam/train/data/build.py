@@ -22,15 +22,26 @@ def pack_images(folder: Path, file: Path, source: str, crops: int = 2, step: int
 
     Returns the number of packed images. Raises VslamError when the folder holds none that can be read.
     """
+    return pack_files(find_images(folder)[::step], file, source, crops, seed, folder)
+
+
+def find_images(folder: Path) -> list[Path]:
+    """All image files below a folder, by name."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
+
+
+def pack_files(
+    files: list[Path], file: Path, source: str, crops: int = 2, seed: int = 0, folder: Path | None = None
+) -> int:
+    """As `pack_images`, of these files."""
     rng = np.random.default_rng(seed)
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)[::step]
     images: list[np.ndarray] = []
-    for path in found:
+    for path in files:
         image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
         if image is not None:
             images.extend(views_of_photo(image, crops, rng))
     if not images:
-        raise VslamError(f"{folder}: no readable images (jpg, png, bmp, webp)")
+        raise VslamError(f"{folder or file}: no readable images (jpg, png, bmp, webp)")
     found_corners = [corners.photo_corners(image, rng) for image in images]
     pack.write_pack(file, pack.encode_images(images) | pack.encode_corners(found_corners), source)
     return len(images)

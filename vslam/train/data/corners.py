@@ -62,6 +62,11 @@ def corner_spots(image: np.ndarray) -> np.ndarray:
 
 def peaks(score: np.ndarray, threshold: float, limit: int = 300, radius: int = 3) -> np.ndarray:
     """Maxima of `score` above `threshold`, refined below a pixel by a parabola, best first: float32 (M, 2)."""
+    return ranked_peaks(score, threshold, limit, radius)[0]
+
+
+def ranked_peaks(score: np.ndarray, threshold: float, limit: int, radius: int) -> tuple[np.ndarray, np.ndarray]:
+    """As `peaks`, and the smoothed score (M,) of each."""
     smooth = cv2.GaussianBlur(score, (5, 5), 0.8)
     size = 2 * radius + 1
     top = (smooth >= cv2.dilate(smooth, np.ones((size, size), np.uint8))) & (smooth > threshold)
@@ -71,7 +76,7 @@ def peaks(score: np.ndarray, threshold: float, limit: int = 300, radius: int = 3
     y, x = y[order], x[order]
     dx = _vertex(smooth[y, x - 1], smooth[y, x], smooth[y, x + 1])
     dy = _vertex(smooth[y - 1, x], smooth[y, x], smooth[y + 1, x])
-    return np.stack([x + dx, y + dy], axis=1).astype(np.float32)
+    return np.stack([x + dx, y + dy], axis=1).astype(np.float32), smooth[y, x]
 
 
 def _vertex(before: np.ndarray, at: np.ndarray, after: np.ndarray) -> np.ndarray:

@@ -17,6 +17,8 @@ class LightConfig:
     blur: float = 0.25  # out of focus
     motion: float = 0.25  # motion blur
     noise: float = 0.7  # sensor noise
+    speckle: float = 0.0  # pixels that are black or white
+    max_speckle: float = 0.0035  # share of them
     max_noise: float = 18.0  # grey levels: what a dark room at full gain gives
     max_motion_px: float = 9.0
 
@@ -36,7 +38,12 @@ def relight(image: np.ndarray, rng: np.random.Generator, config: LightConfig = L
     if rng.random() < config.noise:
         sigma = config.max_noise / 255 * rng.random() ** 2
         grey = grey + rng.standard_normal(grey.shape, dtype=np.float32) * np.float32(sigma)
-    return np.clip(grey * 255 + 0.5, 0, 255).astype(np.uint8)
+    changed = np.clip(grey * 255 + 0.5, 0, 255).astype(np.uint8)
+    if config.speckle and rng.random() < config.speckle:
+        chance = rng.random(changed.shape, dtype=np.float32)
+        share = np.float32(config.max_speckle * rng.random() / 2)
+        changed[chance < share], changed[chance > 1 - share] = 0, 255
+    return changed
 
 
 def tone(grey: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -11,6 +11,15 @@ A pack holds N grey images of one size, and, for a sequence, depth and poses. Ke
 | `poses` | float64 (N, 4, 4) | `T_world_camera` |
 | `K` | float64 (3, 3) | intrinsics in pixels of the packed images |
 | `source` | str () | where the images come from, and their licence |
+
+A label file `NAME.labels.npz` holds keypoints for the N images of the pack `NAME.npz`, which take the place of its own:
+
+| key | type | meaning |
+|---|---|---|
+| `corners`, `corner_end` | as above | |
+| `scores` | float32 (M,) | of each keypoint, mean over the warps |
+| `detector` | str () | the network that found them, and the sha256 of its weights |
+| `warps`, `threshold` | int64 (), float64 () | how it was asked |
 """
 
 from __future__ import annotations
@@ -23,6 +32,9 @@ import cv2
 import numpy as np
 
 from vslam.errors import VslamError
+
+LABELS = ".labels.npz"
+"""What the names of label files end in; before it stands the name of their pack."""
 
 CORNER_UNIT = 128.0
 """Fractions of a pixel in which corners are stored."""
@@ -89,16 +101,36 @@ def open_pack(file: Path) -> Pack:
     return Pack(file.stem, arrays)
 
 
-def open_packs(folder: Path) -> list[Pack]:
-    """All packs of a folder, by name.
+def open_packs(folder: Path, labels: Path | None = None) -> list[Pack]:
+    """All packs of a folder, by name; with the keypoints of a folder of label files in the place of their own.
 
     Raises:
-        VslamError: there are none.
+        VslamError: there are none, or a label file is missing or of another pack.
     """
-    files = sorted(folder.glob("*.npz"))
+    files = sorted(file for file in folder.glob("*.npz") if not file.name.endswith(LABELS))
     if not files:
-        raise VslamError(f"{folder}: no training packs (*.npz); make some with 'vslam train pack'")
-    return [open_pack(file) for file in files]
+        raise VslamError(f"{folder}: no training packs (*.npz); make some with 'vslam train pack-images'")
+    packs = [open_pack(file) for file in files]
+    return packs if labels is None else [relabelled(pack, labels / (pack.name + LABELS)) for pack in packs]
+
+
+def relabelled(pack: Pack, file: Path) -> Pack:
+    """The pack with the keypoints of a label file.
+
+    Raises:
+        VslamError: no such file, not one of labels, or for another number of images.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            labels = {key: stored[key] for key in ("corners", "corner_end")}
+    except FileNotFoundError:
+        raise VslamError(f"{file}: no labels of pack '{pack.name}'; make them with 'vslam train label'") from None
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise VslamError(f"{file}: not a file of labels ({error}); make one with 'vslam train label'") from None
+    if len(labels["corner_end"]) != len(pack):
+        count = len(labels["corner_end"])
+        raise VslamError(f"{file}: labels of {count} images, pack '{pack.name}' has {len(pack)}; label it again")
+    return Pack(pack.name, pack.arrays | labels)
 
 
 def join(chunks: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -129,8 +161,13 @@ def encode_corners(corners: list[np.ndarray]) -> dict[str, np.ndarray]:
 
 def write_pack(file: Path, arrays: dict[str, np.ndarray], source: str) -> None:
     """Write a pack under its name only when it is complete."""
+    write_arrays(file, arrays | {"source": np.array(source)})
+
+
+def write_arrays(file: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write named arrays to an `.npz` under its name only when it is complete."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(file.name + ".part")
     with open(partial, "wb") as out:
-        np.savez(out, **arrays, source=np.array(source))
+        np.savez(out, **arrays)
     partial.replace(file)

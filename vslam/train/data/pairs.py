@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from vslam.train.data import shapes
 from vslam.train.data.light import LightConfig, relight
 from vslam.train.data.pack import Pack
 from vslam.train.data.warp import apply_homography, random_homography, warp_by_depth
@@ -30,6 +31,7 @@ class PairConfig:
     width: int = 256
     height: int = 192
     points: int = 320  # correspondences a pair, filled up with invalid ones
+    shapes: float = 0.0  # share of pairs of drawn shapes, whose corners are known; 1 needs no packs
     depth_share: float = 0.5  # pairs from two frames of a sequence; the rest are homographies
     photo_share: float = 0.65  # of the homographies: from packs of photos, the rest from frames of sequences
     angle_deg: float = 30.0
@@ -83,6 +85,8 @@ class PairSampler:
     def pair(self, *seed: int) -> Pair:
         """The pair that belongs to these numbers (run seed, step, index in batch, ...)."""
         rng = np.random.default_rng(seed)
+        if self.config.shapes and rng.random() < self.config.shapes:
+            return self._view(shape_source(rng), rng, same_image=True)
         use_depth = bool(self.sequences) and rng.random() < self.config.depth_share
         source = self._depth_source(rng) if use_depth else None
         if source is not None:
@@ -174,6 +178,16 @@ def join_by_depth(pack: Pack, i: int, j: int, rng: np.random.Generator) -> tuple
 
     source = Source((pack.image(i), pack.image(j)), (corners_i, corners_j), (in_i, in_j), is_corner, carry)
     return source, float(seen[of_i].mean()) if of_i.any() else 0.0
+
+
+def shape_source(rng: np.random.Generator) -> Source:
+    """A drawn shape seen twice."""
+    drawing = shapes.draw(rng)
+    points = np.concatenate(
+        [drawing.corners, rng.uniform((8, 8), (drawing.image.shape[1] - 9, drawing.image.shape[0] - 9), (100, 2))]
+    )
+    is_corner = np.arange(len(points)) < len(drawing.corners)
+    return Source((drawing.image,) * 2, (drawing.corners,) * 2, (points, points), is_corner)
 
 
 def carried_cells(source: Source, matrices: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
