@@ -14,7 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show.add_argument("name")
     verify = commands.add_parser("verify", help="compare files with their checksums and open them")
     verify.add_argument("name", nargs="?", help="one network (default: all)")
-    convert = commands.add_parser("convert", help="a published SuperPoint or GCNv2 checkpoint to ONNX")
+    convert = commands.add_parser(
+        "convert", help="a published SuperPoint, GCNv2, CosPlace or NetVLAD checkpoint to ONNX"
+    )
     convert.add_argument("checkpoint", type=Path)
     convert.add_argument("out", type=Path, help="the ONNX file to write")
 
@@ -60,6 +62,6 @@ def _convert(options: argparse.Namespace) -> int:
     from vslam.train.convert import convert
 
     layout = convert(options.checkpoint, options.out)
-    print(f"{options.out}: {layout.name}; use it with --extractor {layout.extractor} and extractor.options.weights")
+    print(f"{options.out}: {layout.name}; use it with {layout.use}")
     print(f"licence: {layout.licence}")
     return 0

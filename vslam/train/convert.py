@@ -1,4 +1,5 @@
-"""Users' own checkpoints of published networks to the ONNX files that `extractor.options.weights` takes."""
+"""Users' own checkpoints of published networks to the ONNX files that `extractor.options.weights` and
+`place.options.weights` take."""
 
 from __future__ import annotations
 
@@ -10,19 +11,28 @@ import torch
 from torch import Tensor, nn
 
 from vslam.errors import VslamError
-from vslam.train.export import export_onnx, store_half
+from vslam.train.export import export_onnx, store_half, write_onnx
 from vslam.train.networks.published import Gcnv2, SuperPoint
+from vslam.train.networks.published_places import CosPlaceResNet, NetVladVgg16
+from vslam.train.places.release import AXES
 
 State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A recognised checkpoint: what it is, for which extractor, and the words on its licence."""
+    """A recognised checkpoint: what it is, for which extractor or place network, and the words on its licence."""
 
     name: str
-    extractor: str
+    plug_in: str
     licence: str
+    is_place: bool = False
+
+    @property
+    def use(self) -> str:
+        """How the converted file is used."""
+        kind = "place" if self.is_place else "extractor"
+        return f"--{kind} {self.plug_in} and {kind}.options.weights"
 
 
 SUPERPOINT_V1 = Layout(
@@ -37,6 +47,13 @@ SUPERPOINT_NORM_RELU = Layout(
 )
 GCNV2 = Layout("GCNv2", "gcnv2", "the published models come with GPL-3.0 code and no licence of their own")
 GCNV2_TINY = Layout("GCNv2-tiny", "gcnv2-tiny", GCNV2.licence)
+COSPLACE = Layout(
+    "CosPlace, ResNet", "cosplace", "the published CosPlace and EigenPlaces code and weights are under the MIT licence",
+    is_place=True,
+)  # fmt: skip
+NETVLAD = Layout(
+    "NetVLAD, VGG-16", "netvlad", "the published PyTorch weights of this layout state no licence", is_place=True
+)
 
 ORDERS = {SUPERPOINT_V1: "plain", SUPERPOINT_RELU_NORM: "relu-norm", SUPERPOINT_NORM_RELU: "norm-relu"}
 SUPERPOINT_LAYERS = [f"conv{stage}{letter}" for stage in "1234PD" for letter in "ab"]
@@ -52,7 +69,10 @@ def convert(source: Path, target: Path) -> Layout:
     exact = target.with_suffix(".float.onnx")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        export_onnx(network, exact)
+        if layout.is_place:
+            write_onnx(network, torch.rand(2, 1, 96, 128), AXES, exact)
+        else:
+            export_onnx(network, exact)
         store_half(exact, target)
     finally:
         exact.unlink(missing_ok=True)
@@ -66,6 +86,8 @@ def read_published(file: Path) -> tuple[nn.Module, Layout]:
     if layout in (GCNV2, GCNV2_TINY):
         network: nn.Module = Gcnv2(tiny=layout is GCNV2_TINY)
         own = {key: state[key] for key in network.state_dict()}
+    elif layout.is_place:
+        network, own = published_place(state, layout, file)
     else:
         network = SuperPoint(ORDERS[layout])
         own = superpoint_state(state, layout, network)
@@ -91,7 +113,7 @@ def read_state(file: Path) -> State:
             state = state[key]
     if not isinstance(state, dict):
         raise VslamError(f"{file}: holds no named weights")
-    return {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
+    return {key.replace("module.", ""): value for key, value in state.items() if isinstance(value, Tensor)}
 
 
 def _torchscript_state(file: Path, reason: Exception) -> State:
@@ -127,8 +149,38 @@ def recognise(state: State, file: Path) -> Layout:
         return SUPERPOINT_NORM_RELU
     if "convF_1.weight" in state and "conv2.weight" in state:
         return GCNV2_TINY if state["conv2.weight"].shape[0] == 32 else GCNV2
+    if "aggregation.3.weight" in state:
+        return COSPLACE
+    if "pool.centroids" in state:
+        return NETVLAD
     some = ", ".join(list(state)[:3]) or "none"
-    raise VslamError(f"{file}: weights of no known network (first names: {some}); known: SuperPoint, GCNv2")
+    known = "SuperPoint, GCNv2, CosPlace, NetVLAD"
+    raise VslamError(f"{file}: weights of no known network (first names: {some}); known: {known}")
+
+
+def published_place(state: State, layout: Layout, file: Path) -> tuple[nn.Module, State]:
+    """The network that fits a published place checkpoint, and the tensors to load into it.
+
+    Raises:
+        VslamError: a backbone that is not known, or tensors missing.
+    """
+    if layout is NETVLAD:
+        if "encoder.28.weight" not in state or "pool.conv.weight" not in state:
+            raise VslamError(f"{file}: a NetVLAD whose backbone is not VGG-16; only that one can be converted")
+        network: nn.Module = NetVladVgg16(len(state["pool.centroids"]), "pool.conv.bias" in state)
+    else:
+        blocks = tuple(stage_length(state, stage) for stage in range(4, 8))
+        if "backbone.0.weight" not in state or 0 in blocks:
+            raise VslamError(f"{file}: a CosPlace whose backbone is no ResNet; only those can be converted")
+        is_deep = "backbone.4.0.conv3.weight" in state
+        network = CosPlaceResNet(blocks, is_deep, len(state["aggregation.3.weight"]))
+    wanted = network.state_dict()
+    return network, {key: state[key] for key in wanted if key in state}
+
+
+def stage_length(state: State, stage: int) -> int:
+    """Number of residual blocks of a ResNet's stage (4 to 7: its place among the backbone's layers)."""
+    return len({key.split(".")[2] for key in state if key.startswith(f"backbone.{stage}.")})
 
 
 def superpoint_state(state: State, layout: Layout, network: nn.Module) -> State:
