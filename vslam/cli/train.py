@@ -11,12 +11,12 @@ from vslam.errors import VslamError
 
 DEFAULT_CONFIG = {
     "superpoint": "train-light", "gcnv2": "train-light", "gcnv2-tiny": "train-tiny", "magicpoint": "train-magicpoint",
-    "gem": "train-gem", "cosplace": "train-cosplace", "netvlad": "train-netvlad",
+    "gem": "train-gem", "cosplace": "train-cosplace", "netvlad": "train-netvlad", "sequence": "train-sequence",
 }  # fmt: skip
 """superpoint and gcnv2 are two heads of one trunk: either command trains both."""
 
 PLACES = ("gem", "cosplace", "netvlad")
-"""Networks that describe whole images: they learn from place packs."""
+"""Networks that describe whole images: they learn from place packs, and so does `sequence`."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,12 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "network's name",
         )  # fmt: skip
         network.add_argument("--quiet", action="store_true", help="no progress bar")
-        if name not in (*PLACES, "magicpoint"):
+        if name not in (*PLACES, "sequence", "magicpoint"):
             network.add_argument("--labels", help="folder of 'vslam train label'; replaces the packs' own keypoints")
+            network.add_argument("--pair-files", help="folder of 'vslam train pair': sequences give these pairs only")
             network.add_argument(
                 "--images", type=Path, metavar="DIR", help="train on your own images: split 8:1:1, packed below --out"
             )
     _add_label(commands)
+    _add_pair(commands)
     images = commands.add_parser("pack-images", help="pack a folder of images")
     images.add_argument("folder", type=Path)
     images.add_argument("file", type=Path, help="the pack to write (.npz)")
@@ -79,28 +81,29 @@ def _add_label(commands) -> None:
     label.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (%(default)s)")
 
 
+def _add_pair(commands) -> None:
+    pair = commands.add_parser("pair", help="find the frames of packed sequences that make good pairs")
+    pair.add_argument("packs", type=Path, help="folder of training packs")
+    pair.add_argument("out", type=Path, help="folder to write pair files to")
+    pair.add_argument("--rules", metavar="FILE", help="YAML of what a pair must meet (docs/training.md)")
+
+
 def run(options: argparse.Namespace) -> int:
     """Train or pack; returns the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     require_torch()
     if options.what.startswith("pack-"):
         return _pack(options)
-    if options.what == "label":
-        return _label(options)
-    if options.what in PLACES:
-        from vslam.train.places.settings import load_place_config as load
-        from vslam.train.places.training import train_places as train
-    else:
-        from vslam.train.run import train
-        from vslam.train.settings import load_train_config as load
-
+    if options.what in ("label", "pair"):
+        return _label(options) if options.what == "label" else _pair(options)
+    load, train = _training(options.what)
     is_own = getattr(options, "images", None) is not None
     if is_own and options.config == DEFAULT_CONFIG[options.what]:
         options.config = "train-finetune"
     config = load(options.config)
-    if options.what in PLACES and config.network != options.what:
+    if options.what in (*PLACES, "sequence") and config.network != options.what:
         raise VslamError(f"{options.config}: is for network '{config.network}', not '{options.what}'")
-    words = ("packs", "labels", "steps", "device")
+    words = ("packs", "labels", "pair_files", "steps", "device")
     given = {key: getattr(options, key) for key in words if getattr(options, key, None) is not None}
     config = dataclasses.replace(config, **given)
     if is_own:
@@ -151,6 +154,33 @@ def _label(options: argparse.Namespace) -> int:
     for line in label_packs(options.packs, options.out, network, options.checkpoint.name, config, options.device):
         print(line, flush=True)
     return 0
+
+
+def _pair(options: argparse.Namespace) -> int:
+    from vslam.train.data.pairing import pair_packs
+    from vslam.train.settings import load_pair_rules
+
+    for line in pair_packs(options.packs, options.out, load_pair_rules(options.rules)):
+        print(line, flush=True)
+    return 0
+
+
+def _training(what: str):
+    """The functions that read a network's settings and that train it."""
+    if what in PLACES:
+        from vslam.train.places.settings import load_place_config
+        from vslam.train.places.training import train_places
+
+        return load_place_config, train_places
+    if what == "sequence":
+        from vslam.train.places.sequence import train_sequence
+        from vslam.train.places.settings import load_sequence_config
+
+        return load_sequence_config, train_sequence
+    from vslam.train.run import train
+    from vslam.train.settings import load_train_config
+
+    return load_train_config, train
 
 
 def _pack(options: argparse.Namespace) -> int:

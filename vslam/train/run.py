@@ -18,6 +18,7 @@ import torch.distributed as dist
 from vslam.errors import VslamError
 from vslam.train.data import shapes
 from vslam.train.data.pack import Pack, open_packs
+from vslam.train.data.pairing import with_pairs
 from vslam.train.data.pairs import PairSampler
 from vslam.train.evaluate import fixed_pairs, score_corners, score_network
 from vslam.train.loop import Progress, Trainer
@@ -129,7 +130,8 @@ def training_packs(config: TrainConfig) -> list[Pack]:
     """The packs of a run, with its labels; none where all pairs are of drawn shapes."""
     if config.pairs.shapes >= 1:
         return []
-    return open_packs(Path(config.packs), Path(config.labels) if config.labels else None)
+    packs = open_packs(Path(config.packs), Path(config.labels) if config.labels else None)
+    return [with_pairs(pack, Path(config.pair_files)) for pack in packs] if config.pair_files else packs
 
 
 def make_sampler(packs: list[Pack], config: TrainConfig) -> PairSampler:

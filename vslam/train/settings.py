@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from vslam.config import find_config, from_dict
 from vslam.errors import VslamError
+from vslam.train.data.pairing import PairRules
 from vslam.train.data.pairs import PairConfig
 
 
@@ -36,6 +38,7 @@ class TrainConfig:
     network: str = "light"  # light or tiny
     packs: str = "packs"  # folder of training packs (*.npz)
     labels: str = ""  # folder of label files ('vslam train label') in the place of the packs' own keypoints
+    pair_files: str = ""  # folder of pair files ('vslam train pair'): sequences give these pairs and no others
     validation: str = ""  # folder of packs kept apart; empty: none
     steps: int = 6000
     batch: int = 8  # pairs a step (a process, with several)
@@ -60,9 +63,22 @@ def load_train_config(path: str | Path) -> TrainConfig:
     Raises:
         VslamError: no such file, not YAML, unknown key.
     """
+    return _read(TrainConfig, path)
+
+
+def load_pair_rules(path: str | Path | None) -> PairRules:
+    """The rules of training pairs from a YAML file; None: as they are.
+
+    Raises:
+        VslamError: as above.
+    """
+    return PairRules() if path is None else _read(PairRules, path)
+
+
+def _read(kind: type, path: str | Path) -> Any:
     file = find_config(path)
     try:
         values = yaml.safe_load(file.read_text()) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise VslamError(f"{file}: not YAML: {str(error).splitlines()[0]}") from None
-    return from_dict(TrainConfig, values, str(file))
+    return from_dict(kind, values, str(file))

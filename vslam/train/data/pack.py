@@ -107,7 +107,7 @@ def open_packs(folder: Path, labels: Path | None = None) -> list[Pack]:
     Raises:
         VslamError: there are none, or a label file is missing or of another pack.
     """
-    files = sorted(file for file in folder.glob("*.npz") if not file.name.endswith(LABELS))
+    files = sorted(file for file in folder.glob("*.npz") if not file.name.endswith((LABELS, ".pairs.npz")))
     if not files:
         raise VslamError(f"{folder}: no training packs (*.npz); make some with 'vslam train pack-images'")
     packs = [open_pack(file) for file in files]

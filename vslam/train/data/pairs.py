@@ -16,9 +16,13 @@ import numpy as np
 from vslam.train.data import shapes
 from vslam.train.data.light import LightConfig, relight
 from vslam.train.data.pack import Pack
-from vslam.train.data.warp import apply_homography, random_homography, warp_by_depth
+from vslam.train.data.pairing import carried_points, rows_by_bin, rules_of
+from vslam.train.data.warp import apply_homography, random_homography, trusted_depth, warp_by_depth, warp_grid
 
 CELL = 8
+
+DOUBLE_PX = 3.0
+"""A keypoint carried over from another frame as near as this to one of the frame's own is the same one."""
 
 Carry = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """From pixels (N, 2) of the first source image to those of the second, and which of them (N,) are seen there."""
@@ -53,6 +57,7 @@ class Source:
     points: tuple[np.ndarray, np.ndarray]
     is_corner: np.ndarray
     carry: Carry = lambda xy: (xy, np.ones(len(xy), bool))
+    known: tuple[np.ndarray, np.ndarray] | None = None  # (H, W) bool: what of each image the other truly sees
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,8 @@ class PairSampler:
         config = self.config
         for _ in range(tries):
             pack = self.sequences[rng.choice(len(self.sequences), p=self._sequence_share)]
+            if "pairs" in pack.arrays:
+                return listed_source(pack, rng)
             gap = int(np.exp(rng.uniform(np.log(config.min_gap), np.log(config.max_gap + 1))))
             i = int(rng.integers(len(pack)))
             j = i + gap if i + gap < len(pack) else i - gap
@@ -141,6 +148,8 @@ class PairSampler:
             warped = cv2.warpPerspective(source.images[k], matrices[k], size, borderMode=cv2.BORDER_REFLECT_101)
             images.append(relight(warped, rng, config.light))
             masks.append(valid_cells(matrices[k], source.images[k].shape, size))
+            if source.known is not None:
+                masks[k] &= known_cells(source.known[k], matrices[k], size)
             targets.append(cell_targets(apply_homography(matrices[k], source.corners[k]), size))
             points.append(apply_homography(matrices[k], source.points[k]))
         chosen = choose_points(points, source.is_corner, masks, config.points, rng)
@@ -178,6 +187,52 @@ def join_by_depth(pack: Pack, i: int, j: int, rng: np.random.Generator) -> tuple
 
     source = Source((pack.image(i), pack.image(j)), (corners_i, corners_j), (in_i, in_j), is_corner, carry)
     return source, float(seen[of_i].mean()) if of_i.any() else 0.0
+
+
+def listed_source(pack: Pack, rng: np.random.Generator) -> Source:
+    """Two frames that a pair file names, its bins of overlap drawn evenly.
+
+    Keypoints of either are those of both: own ones that the other frame sees, and the other's carried over. Where a
+    frame has no trusted depth, or the other does not see it, nobody knows whether there is one.
+    """
+    rules = rules_of(pack)
+    rows = rows_by_bin(pack.arrays["overlap"], rules.bins)
+    chosen = rows[rng.integers(len(rows))]
+    i, j = pack.arrays["pairs"][chosen[rng.integers(len(chosen))]]
+    if rng.random() < 0.5:
+        i, j = j, i
+    depths = [trusted_depth(pack.depth(k), rules.near_m, rules.far_m, rules.edge) for k in (i, j)]
+    motions = [np.linalg.inv(pack.poses[b]) @ pack.poses[a] for a, b in ((i, j), (j, i))]
+    anywhere = rng.uniform((8, 8), (depths[0].shape[1] - 9, depths[0].shape[0] - 9), (150, 2))
+    own = [pack.corners(i), pack.corners(j)]
+    forth, seen, _ = carried_points(np.concatenate([own[0], anywhere]), *depths, pack.K, motions[0], rules)
+    back, seen_back, _ = carried_points(own[1], *depths[::-1], pack.K, motions[1], rules)
+    new = seen_back & apart_from(back, own[0], DOUBLE_PX)
+    points = (
+        np.concatenate([np.concatenate([own[0], anywhere])[seen], back[new]]),
+        np.concatenate([forth[seen], own[1][new]]),
+    )
+    is_corner = np.concatenate([(np.arange(len(seen)) < len(own[0]))[seen], np.ones(int(new.sum()), bool)])
+    known = warp_grid(*depths, pack.K, motions[0])[2], warp_grid(*depths[::-1], pack.K, motions[1])[2]
+    corners = points[0][is_corner], points[1][is_corner]
+
+    def carry(xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return carried_points(xy, *depths, pack.K, motions[0], rules)[:2]
+
+    return Source((pack.image(i), pack.image(j)), corners, points, is_corner, carry, known)
+
+
+def apart_from(xy: np.ndarray, others: np.ndarray, distance: float) -> np.ndarray:
+    """Which points (N, 2) have none of `others` (M, 2) nearer than `distance`."""
+    if not len(others):
+        return np.ones(len(xy), bool)
+    return np.linalg.norm(xy[:, None] - others[None], axis=2).min(axis=1) >= distance
+
+
+def known_cells(known: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Cells (h, w) of a view of which at least half is known, from a map (H, W) of the source image."""
+    seen = cv2.warpPerspective(known.astype(np.float32), matrix, size)
+    return cv2.resize(seen, (size[0] // CELL, size[1] // CELL), interpolation=cv2.INTER_AREA) >= 0.5
 
 
 def shape_source(rng: np.random.Generator) -> Source:

@@ -62,6 +62,17 @@ def sample_depth(depth: np.ndarray, xy: np.ndarray, edge: float = 0.05) -> np.nd
     return np.where(good, (around * weights).sum(axis=0), 0.0)
 
 
+def trusted_depth(depth: np.ndarray, near: float, far: float, edge: float = 0.05) -> np.ndarray:
+    """Depth (H, W) in metres with 0 where it is not between `near` and `far`, or at an edge: where the 3x3 pixels about
+    it differ by more than `edge` of the farthest, or one of them has none."""
+    import cv2
+
+    square = np.ones((3, 3), np.uint8)
+    low, high = cv2.erode(depth, square), cv2.dilate(depth, square)
+    good = (low > 0) & (high - low <= edge * high) & (depth >= near) & (depth <= far)
+    return np.where(good, depth, 0).astype(np.float32)
+
+
 def carry(xy: np.ndarray, depth: np.ndarray, K: np.ndarray, T_to_from: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (N, 2) at depths (N,) seen from another pose: pixels (N, 2) and depths (N,), 0 where there is none."""
     rays = np.concatenate([xy, np.ones((len(xy), 1))], axis=1) @ np.linalg.inv(K).T
@@ -79,16 +90,17 @@ def warp_by_depth(
     T_b_a: np.ndarray,
     relative: float = 0.02,
     cycle_px: float = 1.0,
+    absolute: float = 0.02,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (N, 2) of image a in image b, and which of them (N,) are truly seen there.
 
-    A point counts when its depth is known and not at an edge, when b's own depth there agrees (occlusion), and when
-    the way back ends within `cycle_px` of its start.
+    A point counts when its depth is known and not at an edge, when b's own depth there agrees within `absolute` metres
+    or the share `relative` (occlusion), and when the way back ends within `cycle_px` of its start.
     """
     z = sample_depth(depth_a, xy)
     there, z_there = carry(xy, z, K, T_b_a)
     measured = sample_depth(depth_b, there)
-    agrees = np.abs(z_there - measured) < np.maximum(0.02, relative * z_there)
+    agrees = np.abs(z_there - measured) < np.maximum(absolute, relative * z_there)
     back, _ = carry(there, measured, K, np.linalg.inv(T_b_a))
     closes = np.linalg.norm(back - xy, axis=1) < cycle_px
     return there, (z_there > 0) & (measured > 0) & agrees & closes
