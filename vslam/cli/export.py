@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-NAMES = ("superpoint", "gcnv2", "gcnv2-tiny", "gem", "cosplace", "netvlad")
+NAMES = ("superpoint", "gcnv2", "gcnv2-tiny", "gem", "cosplace", "netvlad", "sequence")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -18,6 +18,7 @@ from vslam.train.data.build import EXTENSIONS
 from vslam.train.places.evaluate import by_session
 from vslam.train.places.networks import NETWORKS as PLACES
 from vslam.train.places.release import export_place, load_place_network
+from vslam.train.places.sequence import export_sequence
 from vslam.train.release import BINARY, HALF_TOLERANCE, export_half, load_network, matching
 
 CALIBRATION_IMAGES = 120
@@ -31,6 +32,12 @@ def export(
     Raises:
         VslamError: wrong checkpoint, no calibration images, or the written file disagrees.
     """
+    if name == "sequence":
+        if checkpoint is None or (form, precision) != ("onnx", "fp16"):
+            raise VslamError("sequence is exported from a --checkpoint, with --format onnx and --precision fp16 only")
+        export_sequence(checkpoint, out)
+        yield f"{out}: {out.stat().st_size / 1e6:.2f} MB, {form}, {precision}"
+        return
     pictures = read_images(images) if precision == "int8" else []
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -91,16 +91,20 @@ def score_pack(describe: Describe, pack: PlacePack, box: tuple[int, int]) -> dic
         answers = relation.copy()
         np.fill_diagonal(answers, -1)
         return {"relit": recognition(again @ places.T, answers)}
-    earlier = pack.time[:, None] - pack.time[None] > AWAY_SECONDS
-    apart = np.abs(pack.time[:, None] - pack.time[None]) > AWAY_SECONDS
     lights = places.reshape(-1, views, places.shape[1])  # a pack holds the walk once for each light
+    return score_lights([[a @ b.T for b in lights] for a in lights], pack.time, relation)
+
+
+def score_lights(likeness: list[list[np.ndarray]], time: np.ndarray, relation: np.ndarray) -> dict[str, Recognition]:
+    """Scores of a walk from the likeness (V, V) of views under light a (queries) and light b, `likeness[a][b]`."""
+    gap = time[:, None] - time[None]
     found = {}
-    for a, first in enumerate(lights):
-        for b, second in enumerate(lights):
+    for a, row in enumerate(likeness):
+        for b, values in enumerate(row):
             if a == b:
-                found[f"light {a}"] = recognition(first @ second.T, np.where(earlier, relation, -1))
+                found[f"light {a}"] = recognition(values, np.where(gap > AWAY_SECONDS, relation, -1))
             else:
-                found[f"light {a} in {b}"] = recognition(first @ second.T, np.where(apart, relation, -1))
+                found[f"light {a} in {b}"] = recognition(values, np.where(np.abs(gap) > AWAY_SECONDS, relation, -1))
     return found
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import yaml
 
 from vslam.config import find_config, from_dict
 from vslam.errors import VslamError
 from vslam.train.data.light import LightConfig
+
+Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True)
@@ -62,15 +65,60 @@ class PlaceTrainConfig:
     views: ViewConfig = field(default_factory=ViewConfig)
 
 
+@dataclass(frozen=True)
+class SequenceTrainConfig:
+    """One run of the sequence model: a window of place descriptors and of noisy odometry to one vector."""
+
+    network: str = "sequence"
+    place: str = "gem"  # the network that describes the frames: a shipped one
+    packs: str = "place-packs"  # walks to learn from; packs without poses are left out
+    validation: str = ""
+    lights: int = 1  # learn from so many lights of each walk (the first ones); others are for tests
+    window: int = 8  # frames
+    max_stride: int = 2  # frames of the walk from one frame of the window to the next, drawn from 1 up
+    hidden: int = 256
+    descriptor: int = 256
+    steps: int = 2000
+    batch: int = 48  # places a step, two windows each
+    worlds: int = 4
+    rate: float = 1e-3
+    decay: float = 1e-3
+    warmup: float = 0.05
+    freeze_norm: float = 0.0
+    clip: float = 5.0
+    average: float = 0.99
+    seed: int = 1
+    checkpoint_seconds: float = 120.0
+    validate_every: int = 500
+    device: str = "cpu"
+    mixed_precision: bool = False
+    vision_only: float = 0.25  # share of windows whose odometry is hidden
+    position_only: float = 0.15  # share of windows whose descriptors are hidden
+    descriptor_noise: float = 0.02  # of each entry of a unit vector
+    step_noise: float = 0.05  # of an increment's length, as a share of it
+    yaw_noise_deg: float = 0.5  # of an increment's turn
+    scale_drift: float = 0.15  # of the logarithm of a window's scale
+
+
 def load_place_config(path: str | Path) -> PlaceTrainConfig:
-    """Settings from a YAML file, or from a shipped one by its name.
+    """Settings of a place network from a YAML file, or from a shipped one by its name.
 
     Raises:
         VslamError: no such file, not YAML, unknown key.
     """
+    return read_settings(path, PlaceTrainConfig)
+
+
+def load_sequence_config(path: str | Path) -> SequenceTrainConfig:
+    """Settings of the sequence model, in the same way."""
+    return read_settings(path, SequenceTrainConfig)
+
+
+def read_settings(path: str | Path, kind: type[Settings]) -> Settings:
+    """A dataclass of settings from a YAML file or a shipped name."""
     file = find_config(path)
     try:
         values = yaml.safe_load(file.read_text()) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise VslamError(f"{file}: not YAML: {str(error).splitlines()[0]}") from None
-    return from_dict(PlaceTrainConfig, values, str(file))
+    return from_dict(kind, values, str(file))
