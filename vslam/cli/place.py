@@ -161,6 +161,6 @@ def _progress(options: argparse.Namespace) -> Any:
     from tqdm import tqdm
 
     def show(rows: Iterable[int], what: str) -> Iterable[int]:
-        return tqdm(rows, desc=what, unit="image", disable=options.quiet or None)
+        return tqdm(rows, desc=what, unit="image", leave=False, disable=options.quiet or None)
 
     return show
