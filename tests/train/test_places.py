@@ -357,6 +357,16 @@ def test_backbone_of_another_place_network_can_be_the_start(place_packs, tmp_pat
     assert started.averaged.network.is_whitened
 
 
+def test_classes_begin_at_their_views(place_packs, tmp_path):
+    config = PlaceTrainConfig("cosplace", str(place_packs), steps=0, batch=4, views=SMALL)
+    trainer = train_places(config, tmp_path, quiet=True)
+    for group, weight in enumerate(trainer.model.classifier.classifiers):
+        for label, spots in enumerate(trainer.sampler.first_members(group)):
+            images = [trainer.sampler.plain(spot) for spot in spots]
+            places = by_network(trainer.model.network, torch.device("cpu"))(images)
+            np.testing.assert_allclose(weight[label].detach().numpy(), places.mean(axis=0), atol=1e-5)
+
+
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_exported_places_equal_pytorch_on_every_back_end(name, tmp_path):
     torch.manual_seed(0)

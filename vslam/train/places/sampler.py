@@ -129,6 +129,10 @@ class ClassSampler(PlaceSampler):
         """Number of classes of each group."""
         return [len(group) for group in self.classes]
 
+    def first_members(self, group: int, count: int = 3) -> list[list[Spot]]:
+        """Up to `count` views of each class of a group."""
+        return [spots[:count] for spots in self._members[group]]
+
     def batch(self, seed: int, step: int, places: int, pool=None, hard=None) -> dict:
         """`images` (B, H, W), `labels` (B,) int64, `group` int64 and `relation` (B, B), B = 2 places."""
         rng = np.random.default_rng((seed, step))

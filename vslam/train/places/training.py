@@ -83,39 +83,43 @@ class PlaceTrainer(Trainer):
             found += [group | {"params": params, "share": share} for params, share in parts if params]
         return found
 
-    def prepare(self) -> None:
-        """What a fresh run begins with: the trunk of another network, clusters of local features."""
-        if self.config.trunk:
+    def prepare(self, start_from: Path | None) -> None:
+        """What a fresh run begins with: another run's weights, or the trunk of another network; clusters; classes."""
+        if start_from is not None:
+            self.start_from(start_from)
+        elif self.config.trunk:
             file = Path(self.config.trunk)
             state = read_checkpoint(file / CHECKPOINT if file.is_dir() else file)
-            self._to_both(lambda network: start_trunk(network.backbone, state["averaged"]))
-        self.prepare_clusters()
-
-    def prepare_clusters(self) -> None:
-        """NetVLAD's cluster centres, by k-means on local features of training views."""
+            for model in (self.model, self.averaged):
+                start_trunk(model.network.backbone, state["averaged"])
         if isinstance(self.model.network, NetVlad):
             images = self._views(self.sampler.draw_pool(self.config.seed, 0, 500))
             set_clusters(self.model.network, images, self.config.seed)
-            self.averaged.load_state_dict(self.model.state_dict())
+        if self.model.classifier is not None:
+            self._begin_classes()
+        self.averaged.load_state_dict(self.model.state_dict())
+
+    def _begin_classes(self) -> None:
+        """Each class begins at the mean descriptor of its first views: far fewer steps than from random directions."""
+        with torch.no_grad():
+            for group, weight in enumerate(self.model.classifier.classifiers):
+                members = self.sampler.first_members(group)
+                for label, spots in enumerate(members):
+                    places = describe_images(self.model.network, self._views(spots), self.device)
+                    weight[label] = torch.from_numpy(places.mean(axis=0))
 
     def start_from(self, file: Path) -> None:
-        """Take the backbone, and where the network is the same the whole of it, from another run's checkpoint."""
+        """Take from another run's checkpoint what fits: all of the same network, the backbone of another one."""
         state = read_checkpoint(file / CHECKPOINT if file.is_dir() else file)
-        prefix = "network." if state["network"] == self.config.network else "network.backbone."
+        mine = self.model.state_dict()
         own = {
             key: value for key, value in state["averaged"].items()
-            if key.startswith(prefix) and key in self.model.state_dict()
+            if key.startswith("network.") and key in mine and mine[key].shape == value.shape
         }  # fmt: skip
-        if not own:
+        if not any(key.startswith("network.backbone.") for key in own):
             raise VslamError(f"{file}: holds network '{state['network']}', which has no backbone of a place network")
         for model in (self.model, self.averaged):
-            model.load_state_dict(model.state_dict() | own)
-        if prefix != "network.":
-            self.prepare_clusters()
-
-    def _to_both(self, change) -> None:
-        for model in (self.model, self.averaged):
-            change(model.network)
+            model.load_state_dict(mine | own)
 
     def draw(self, index: int) -> dict[str, np.ndarray]:
         every = self.config.mine_every
@@ -177,9 +181,7 @@ def train_places(
         sampler = PlaceSampler(packs, config.views)
     trainer = PlaceTrainer(config, sampler, folder)
     if not trainer.resume():
-        trainer.prepare()
-        if start_from is not None:
-            trainer.start_from(start_from)
+        trainer.prepare(start_from)
     journal = Journal(folder, quiet=quiet)
     (folder / "config.json").write_text(json.dumps(asdict(config), indent=1) + "\n")
     trainer.run(journal.step, make_validation(config, journal))
