@@ -29,7 +29,7 @@ from vslam.train.places.networks import NETWORKS, GeneralisedMean, NetVlad, buil
 from vslam.train.places.overlap import UNKNOWN, overlap_matrix
 from vslam.train.places.packs import GROUPS, PlacePack, open_place_pack, open_place_packs
 from vslam.train.places.release import export_place, load_place_network
-from vslam.train.places.sampler import ClassSampler, PlaceSampler
+from vslam.train.places.sampler import ClassSampler, PlaceSampler, coarsen
 from vslam.train.places.settings import PlaceTrainConfig, ViewConfig, load_place_config
 from vslam.train.places.training import train_places
 
@@ -167,6 +167,15 @@ def test_batches_repeat_and_pair_views_of_one_place(place_packs):
     assert (np.diag(first["relation"]) == 1).all()
     assert (first["relation"][np.arange(0, 12, 2), np.arange(1, 12, 2)] == 1).all()
     assert np.array_equal(first["relation"], first["relation"].T)
+
+
+def test_coarse_views_keep_size_and_light_and_lose_detail():
+    image = drawn_picture(1)
+    for seed in range(5):
+        coarse = coarsen(image, np.random.default_rng(seed))
+        assert coarse.shape == image.shape
+        assert abs(coarse.mean() - image.mean()) < 2
+        assert cv2.Laplacian(coarse, cv2.CV_64F).var() < cv2.Laplacian(image, cv2.CV_64F).var()
 
 
 def test_packs_of_one_world_are_not_negatives_of_each_other():

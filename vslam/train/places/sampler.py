@@ -68,7 +68,10 @@ class PlaceSampler:
         """An image of a view, uint8 (H, W) of the network's size, cut out, turned and relit at random."""
         images = self._images_of[spot[0]][spot[1]]
         image = self.packs[spot[0]].images[int(rng.choice(images))]
-        return relight(cut_out(image, rng, self.config), rng, self.config.light)
+        cut = cut_out(image, rng, self.config)
+        if rng.random() < self.config.coarse:
+            cut = coarsen(cut, rng)
+        return relight(cut, rng, self.config.light)
 
     def plain(self, spot: Spot) -> np.ndarray:
         """The first image of a view, whole, at the network's size."""
@@ -100,6 +103,14 @@ def cut_out(image: np.ndarray, rng: np.random.Generator, config: ViewConfig) -> 
     bend = random_homography(rng, (config.width, config.height), config.angle_deg, (1.0, 1.08), config.perspective, 0.0)
     matrix = bend @ scale
     return cv2.warpPerspective(image, matrix, (config.width, config.height), borderMode=cv2.BORDER_REFLECT_101)
+
+
+def coarsen(image: np.ndarray, rng: np.random.Generator, most: float = 5.0) -> np.ndarray:
+    """The image (H, W) as a camera of fewer pixels, by a factor up to `most`, would have seen it; same size."""
+    factor = np.exp(rng.uniform(0, np.log(most)))
+    size = tuple(max(8, round(side / factor)) for side in image.shape[::-1])
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, image.shape[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 class ClassSampler(PlaceSampler):
