@@ -133,6 +133,22 @@ def test_video_frames_are_related_by_video_floor_and_area(tmp_path):
     assert pack.overlap[3, 4] == UNKNOWN
 
 
+def test_bad_lists_of_frames_are_one_line(tmp_path):
+    (tmp_path / "index.csv").write_text("path,floor\n")
+    with pytest.raises(VslamError, match="has no rows"):
+        pack_places([tmp_path], tmp_path / "p.npz", "")
+    (tmp_path / "index.csv").write_text("path,floor\na.png,f1\n")
+    with pytest.raises(VslamError, match="needs the columns"):
+        pack_places([tmp_path], tmp_path / "p.npz", "")
+    (tmp_path / "index.csv").write_text("path,floor,video,frame,area\na.png,f1,v,1,a\nb.png,f1,v,2,a\n")
+    with pytest.raises(VslamError, match="no frames of floors f9; it has f1"):
+        pack_places([tmp_path], tmp_path / "p.npz", "", only=("f9",))
+    cv2.imwrite(str(tmp_path / "a.png"), drawn_picture(1))
+    cv2.imwrite(str(tmp_path / "b.png"), drawn_picture(1, 320, 180))
+    with pytest.raises(VslamError, match="images of different shapes"):
+        pack_places([tmp_path], tmp_path / "p.npz", "")
+
+
 def ring_pack(name: str = "ring", world: str = "w") -> PlacePack:
     """Views from many places, headings all round; their overlaps do not matter here."""
     rng = np.random.default_rng(4)

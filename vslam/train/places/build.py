@@ -73,7 +73,7 @@ def read_walks(folders: list[Path]) -> dict[str, np.ndarray]:
         images += [shrink_to_pack(read_grey(row[0])) for row in again]
     coarse = np.diag([1 / DEPTH_STEP, 1 / DEPTH_STEP, 1.0]) @ K
     return {
-        "images": np.stack(images),
+        "images": stacked(images, folders[0]),
         "view": np.tile(np.arange(len(rows), dtype=np.int32), len(folders)),
         "overlap": overlap_matrix(depths, poses, coarse),
         "time": np.array([times[str(row[0].relative_to(folders[0]))] for row in rows]),
@@ -96,18 +96,48 @@ def read_videos(folder: Path, only: tuple[str, ...]) -> dict[str, np.ndarray]:
     Frames of another floor and another area are different places; of the same floor, or of the same area of another
     floor (floors look alike), nobody knows.
     """
-    with open(folder / "index.csv", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if not only or row["floor"] in only]
-    if not rows:
-        raise VslamError(f"{folder}/index.csv: no frames of floors {', '.join(only)}")
+    rows = read_index(folder / "index.csv")
+    floor, area, video, frame = (np.array([row[key] for row in rows]) for key in ("floor", "area", "video", "frame"))
+    if only:
+        chosen = np.isin(floor, only)
+        if not chosen.any():
+            raise VslamError(
+                f"{folder}/index.csv: no frames of floors {', '.join(only)}; it has {', '.join(set(floor))}"
+            )
+        rows = [row for row, wanted in zip(rows, chosen, strict=True) if wanted]
+        floor, area, video, frame = (values[chosen] for values in (floor, area, video, frame))
     images = [shrink_to_pack(read_grey(folder / row["path"])) for row in rows]
-    floor, area, video = (np.array([row[key] for row in rows]) for key in ("floor", "area", "video"))
-    frame = np.array([int(row["frame"]) for row in rows])
     unlike = (floor[:, None] != floor) & (area[:, None] != area)
     overlap = np.where(unlike, 0, UNKNOWN).astype(np.uint8)
     overlap[(video[:, None] == video) & (np.abs(frame[:, None] - frame) <= NEAR_SECONDS)] = 60
     np.fill_diagonal(overlap, 100)
-    return {"images": np.stack(images), "view": np.arange(len(rows), dtype=np.int32), "overlap": overlap}
+    return {"images": stacked(images, folder), "view": np.arange(len(rows), dtype=np.int32), "overlap": overlap}
+
+
+def read_index(file: Path) -> list[dict]:
+    """Rows of an `index.csv`, `frame` as a number.
+
+    Raises:
+        VslamError: columns missing, a frame that is no number, no rows.
+    """
+    with open(file, newline="") as text:
+        rows = list(csv.DictReader(text))
+    try:
+        found = [
+            {key: row[key] for key in ("path", "floor", "area", "video")} | {"frame": int(row["frame"])} for row in rows
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise VslamError(f"{file}: needs the columns path, floor, video, frame (a number), area ({error})") from None
+    if not found:
+        raise VslamError(f"{file}: has no rows")
+    return found
+
+
+def stacked(images: list[np.ndarray], folder: Path) -> np.ndarray:
+    """Images (M, H, W); VslamError when they differ in shape."""
+    if len({image.shape for image in images}) > 1:
+        raise VslamError(f"{folder}: images of different shapes; pack each kind apart")
+    return np.stack(images)
 
 
 def read_photos(folders: list[Path]) -> dict[str, np.ndarray]:
