@@ -107,6 +107,9 @@ def test_one_set_needs_a_gap_and_two_sets_none():
     with pytest.raises(VslamError, match="two sets"):
         check_sets(a_set(3), a_set(3, "b"), Gap.parse("2"))
     check_sets(a_set(3), a_set(3), Gap.parse("2"))
+    many = ImageSet("c", ("x",) * 20_000, a_set(1).folder)
+    with pytest.raises(VslamError, match="20000 and 20000 images make over"):
+        check_sets(many, ImageSet("d", many.names, many.folder), None)
 
 
 def test_sequences_are_scored_beside_single_images():

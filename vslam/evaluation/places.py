@@ -15,6 +15,8 @@ from vslam.places.sequence import sequence_scores
 
 DEPTHS = (1, 5, 10)
 """The N of Recall@N."""
+MAX_PAIRS = 100_000_000
+"""Pairs of images that are compared at most: a matrix of 0.4 GB, and three times that for its order."""
 
 
 @dataclass(frozen=True)
@@ -191,11 +193,14 @@ class Gap:
 
 
 def check_sets(database: ImageSet, queries: ImageSet, gap: Gap | None) -> None:
-    """Refuse a set against itself without a gap, where every image finds itself, and a gap between two sets.
+    """Refuse a set against itself without a gap, where every image finds itself, a gap between two sets, and too much.
 
     Raises:
         VslamError: see above.
     """
+    if len(database) * len(queries) > MAX_PAIRS:
+        sizes = f"{len(database)} and {len(queries)} images"
+        raise VslamError(f"--database, --query: {sizes} make over {MAX_PAIRS:,} pairs; take every n-th image")
     same = queries.where == database.where
     if same and gap is None:
         raise VslamError(f"--database and --query are both {queries.where}: give --gap, or every image finds itself")
