@@ -18,6 +18,7 @@ from tests.train.test_export import parse
 from vslam.cli import train as cli_train
 from vslam.errors import VslamError
 from vslam.features.learned import as_input
+from vslam.inference.models import read_manifest
 from vslam.inference.session import MODULES, open_session
 from vslam.train.export import fold_norms
 from vslam.train.exporting import export
@@ -28,6 +29,7 @@ from vslam.train.places.initialise import k_means, whitening
 from vslam.train.places.networks import NETWORKS, GeneralisedMean, NetVlad, build_place_network
 from vslam.train.places.overlap import UNKNOWN, overlap_matrix
 from vslam.train.places.packs import GROUPS, PlacePack, open_place_pack, open_place_packs
+from vslam.train.places.publish import publish
 from vslam.train.places.release import export_place, load_place_network
 from vslam.train.places.sampler import ClassSampler, PlaceSampler, coarsen
 from vslam.train.places.settings import PlaceTrainConfig, ViewConfig, load_place_config
@@ -476,3 +478,14 @@ def test_export_command_writes_places(place_packs, tmp_path, precision):
     assert str(out) in lines[-1]
     assert ("cosine between" in lines[0]) == (precision == "int8")
     assert open_session(out, "onnx").run(np.zeros((1, 1, 48, 64), np.float32))["place"].shape == (1, 256)
+
+
+def test_published_network_has_card_and_manifest_entry(place_packs, tmp_path):
+    train_places(config_for("gem", place_packs), tmp_path / "run", quiet=True)
+    facts = {"data": "drawn", "command": "vslam train gem", "hours": "none", "machine": "any", "notes": "A note."}
+    card = publish("gem", tmp_path / "run", place_packs, place_packs, tmp_path / "weights", facts, (64, 48))
+    assert card.startswith("# gem") and "4 steps" in card and "wall light 0 in 1" in card and "A note." in card
+    model = read_manifest(tmp_path / "weights/manifest.json")["gem"]
+    assert model.metrics["image_size"] == [64, 48] and model.metrics["width"] == 256
+    for precision in ("fp32", "int8"):
+        assert open_session(model.file(precision), "onnx").run(np.zeros((1, 1, 48, 64), np.float32))["place"].shape
