@@ -123,3 +123,36 @@ def test_reliability_weighs_the_cell_of_a_keypoint():
     xy = np.array([[0.0, 0.0], [7.6, 0.0], [23.0, 15.0]], np.float32)
     weighed = maps.weigh_by_reliability(np.ones(3, np.float32), xy, reliability, 8)
     assert weighed.tolist() == [0.0, 1.0, 5.0]
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (5, 4), (9, 17), (12, 40)])
+@pytest.mark.parametrize("border", [0, 1, 4])
+def test_peaks_of_small_and_odd_maps_equal_naive(shape, border):
+    """Widths about the eight that are read at a time; values with many ties."""
+    score = np.random.default_rng(shape[1] + border).integers(0, 5, shape).astype(np.float32)
+    rows, columns = (np.empty(score.size, np.int32) for _ in range(2))
+    values = np.empty(score.size, np.float32)
+    count = nms.find_peaks(score, np.float32(0.5), border, rows, columns, values)
+    b, expected = max(border, 1), []
+    for y in range(b, shape[0] - b):
+        for x in range(b, shape[1] - b):
+            value = score[y, x]
+            before = [score[y - 1, x - 1], score[y - 1, x], score[y - 1, x + 1], score[y, x - 1]]
+            after = [score[y, x + 1], score[y + 1, x - 1], score[y + 1, x], score[y + 1, x + 1]]
+            if value > 0.5 and max(before) < value and max(after) <= value:
+                expected.append((y, x))
+    assert list(zip(rows[:count].tolist(), columns[:count].tolist(), strict=True)) == expected
+
+
+def test_scores_are_weighed_by_the_cell_they_lie_in():
+    rng = np.random.default_rng(2)
+    weights = rng.random((5, 7), dtype=np.float32)
+    xy = rng.uniform(-3, (58, 42), (200, 2)).astype(np.float32)
+    xy[:4] = [[7.5, 0], [7.4, 0], [55.5, 39.5], [-0.6, -0.6]]
+    score = rng.random(200, dtype=np.float32)
+    out = np.empty(200, np.float32)
+    nms.weigh(score, xy, weights, 8, out)
+    for i, (x, y) in enumerate(xy):
+        column = min(max(int((x + np.float32(0.5)) / np.float32(8)), 0), 6)
+        row = min(max(int((y + np.float32(0.5)) / np.float32(8)), 0), 4)
+        assert out[i] == score[i] * weights[row, column]

@@ -50,8 +50,11 @@ def find_keypoints(
 
 def weigh_by_reliability(score: np.ndarray, xy: np.ndarray, reliability: np.ndarray, stride: int) -> np.ndarray:
     """Scores (N,) times the reliability (h, w) of the cells that the keypoints lie in."""
-    cell = np.clip(((xy + 0.5) / stride).astype(np.int32), 0, np.array(reliability.shape[::-1]) - 1)
-    return score * reliability[cell[:, 1], cell[:, 0]]
+    weighed = np.empty(len(score), np.float32)
+    nms.weigh(
+        np.ascontiguousarray(score, np.float32), np.ascontiguousarray(xy, np.float32), reliability, stride, weighed
+    )
+    return weighed
 
 
 def describe(maps: np.ndarray, stride: int, xy: np.ndarray, binary: bool) -> np.ndarray:

@@ -15,27 +15,35 @@ def find_peaks(score, threshold, border, rows, columns, values):
     every side are left out. Of equal neighbours the first in reading order is a peak.
     """
     height, width = score.shape
+    first, inner = max(border, 1), width - 2 * max(border, 1)
+    is_peak = np.zeros(max(inner, 0) + 8, np.uint8)  # of one row, without branches; read eight at a time
+    eights = is_peak[: len(is_peak) // 8 * 8].view(np.uint64)
     count = 0
-    for y in range(max(border, 1), height - max(border, 1)):
-        for x in range(max(border, 1), width - max(border, 1)):
-            value = score[y, x]
-            if value <= threshold:
+    for y in range(first, height - first):
+        above, row, below = score[y - 1], score[y], score[y + 1]
+        for x in range(inner):
+            u = x + first
+            value = row[u]
+            is_peak[x] = (
+                (value > threshold)
+                & (above[u - 1] < value)
+                & (above[u] < value)
+                & (above[u + 1] < value)
+                & (row[u - 1] < value)
+                & (row[u + 1] <= value)
+                & (below[u - 1] <= value)
+                & (below[u] <= value)
+                & (below[u + 1] <= value)
+            )
+        for w in range((inner + 7) // 8):
+            if not eights[w]:
                 continue
-            if (
-                score[y - 1, x - 1] >= value
-                or score[y - 1, x] >= value
-                or score[y - 1, x + 1] >= value
-                or score[y, x - 1] >= value
-                or score[y, x + 1] > value
-                or score[y + 1, x - 1] > value
-                or score[y + 1, x] > value
-                or score[y + 1, x + 1] > value
-            ):
-                continue
-            if count == len(values):
-                return count
-            rows[count], columns[count], values[count] = y, x, value
-            count += 1
+            for x in range(8 * w, min(8 * w + 8, inner)):
+                if is_peak[x]:
+                    if count == len(values):
+                        return count
+                    rows[count], columns[count], values[count] = y, x + first, row[x + first]
+                    count += 1
     return count
 
 
@@ -84,6 +92,17 @@ def refine(score, rows, columns, xy, spread):
 
 
 @njit
+def weigh(score, xy, weights, stride, out):
+    """`score` (N,) times the value of `weights` (h, w) in the cell of each keypoint `xy` (N, 2); to `out` (N,)."""
+    height, width = weights.shape
+    half, size = np.float32(0.5), np.float32(stride)
+    for i in range(len(xy)):
+        x = min(max(int((xy[i, 0] + half) / size), 0), width - 1)
+        y = min(max(int((xy[i, 1] + half) / size), 0), height - 1)
+        out[i] = score[i] * weights[y, x]
+
+
+@njit
 def sample_unit(maps, stride, xy, out):
     """Bilinear descriptors at `xy` (N, 2) pixels, divided by their norm: `maps` (h, w, D) to `out` (N, D) float32.
 
@@ -113,17 +132,18 @@ def sample_bits(maps, stride, xy, out):
     Value k is bit `7 - k % 8` of byte `k // 8`, as `numpy.packbits` orders them.
     """
     height, width, size = maps.shape
+    values = np.empty(size, np.float32)  # blended first, packed then: the first loop runs many values at once
     for i in range(len(xy)):
         x0, y0, fx, fy = _cell(xy[i, 0], xy[i, 1], stride, width, height)
         a, b = (1 - fx) * (1 - fy), fx * (1 - fy)
         c, d = (1 - fx) * fy, fx * fy
+        upper, right, lower, both = maps[y0, x0], maps[y0, x0 + 1], maps[y0 + 1, x0], maps[y0 + 1, x0 + 1]
+        for k in range(size):
+            values[k] = (a * upper[k] + b * right[k]) + (c * lower[k] + d * both[k])
         for byte in range(size // 8):
             bits = 0
             for j in range(8):
-                k = 8 * byte + j
-                value = a * maps[y0, x0, k] + b * maps[y0, x0 + 1, k]
-                value += c * maps[y0 + 1, x0, k] + d * maps[y0 + 1, x0 + 1, k]
-                bits = (bits << 1) | (value > 0)
+                bits = (bits << 1) | (values[8 * byte + j] > 0)
             out[i, byte] = bits
 
 
