@@ -181,21 +181,33 @@ def cpu_ms(method: Any, images: list[np.ndarray]) -> float:
     return float(np.median(times))
 
 
+def chosen_methods(names: list[str] | None, precisions: list[str], photos: Path) -> dict[str, Any]:
+    """What is compared, by the name in the table."""
+    names = names or ["pixels", "orb", *(name for name in ("gem", "cosplace", "netvlad") if name in manifest())]
+    methods: dict[str, Any] = {}
+    for name in names:
+        if name in ("pixels", "orb"):
+            method = Pixels() if name == "pixels" else OrbWords(photos)
+            methods[method.model] = method
+            continue
+        for precision in precisions:
+            label = name if precision == "auto" else f"{name} {precision}"
+            methods[label] = make_place(PlaceConfig(name, {"precision": precision}))
+    return methods
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=SHARED / "places")
     parser.add_argument("--photos", type=Path, default=SHARED / "photos")
     parser.add_argument("--renders", type=Path, help="folder of rendered walks")
+    parser.add_argument("--methods", nargs="+", help="pixels, orb, gem, cosplace, netvlad (all that are there)")
     parser.add_argument("--precision", nargs="+", default=["auto"], help="of the networks")
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     faiss.omp_set_num_threads(1)
-    methods: dict[str, Any] = {"pixels": Pixels(), "orb words": OrbWords(arguments.photos)}
-    for name in [name for name in ("gem", "cosplace", "netvlad") if name in manifest()]:
-        for precision in arguments.precision:
-            label = name if precision == "auto" else f"{name} {precision}"
-            methods[label] = make_place(PlaceConfig(name, {"precision": precision}))
+    methods = chosen_methods(arguments.methods, arguments.precision, arguments.photos)
     files = sorted((ensure_sample() / "rgb").iterdir())[:60]
     sample = [cv2.resize(cv2.imread(str(file), cv2.IMREAD_GRAYSCALE), (640, 480)) for file in files]
     times = {name: cpu_ms(method, sample) for name, method in methods.items()}
