@@ -142,17 +142,17 @@ class PlaceIndex:
     @classmethod
     def from_bytes(cls, data: bytes, where: str, model: str | None = None) -> PlaceIndex:
         """The index of `to_bytes`; `where` names the source in errors, see `load`."""
-        facts, content = _unpack(data, where)
-        if model is not None and facts["model"] != model:
-            raise VslamError(
-                f"{where}: made by {facts['model']}, not {model}; index the images again, or use its network"
-            )
+        header, content = _unpack(data, where)
         try:
+            facts = json.loads(header)
             index = cls(facts["dim"], facts["model"], facts["kind"])
             index.notes = facts["notes"]
-            index._store = STORES[facts["store"]].from_bytes(content, facts["dim"], facts["rows"])
+            if model is None or index.model == model:
+                index._store = STORES[facts["store"]].from_bytes(content, facts["dim"], facts["rows"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise VslamError(f"{where}: damaged place index ({' '.join(str(error).split())[:120]})") from None
+        if model is not None and index.model != model:
+            raise VslamError(f"{where}: made by {index.model}, not {model}; index the images again, or use its network")
         index._known = set(index._store.content()[0].tolist())
         return index
 
@@ -203,7 +203,7 @@ def _as_ids(ids: Iterable[int] | np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(ids if isinstance(ids, np.ndarray) else list(ids), np.int64).reshape(-1)
 
 
-def _unpack(data: bytes, where: str) -> tuple[dict[str, Any], bytes]:
+def _unpack(data: bytes, where: str) -> tuple[bytes, bytes]:
     """The header and the store's bytes, once the checksum agrees."""
     if data[: len(MAGIC)] != MAGIC:
         raise VslamError(f"{where}: not a place index; 'vslam place index' makes one")
@@ -215,4 +215,4 @@ def _unpack(data: bytes, where: str) -> tuple[dict[str, Any], bytes]:
     body = memoryview(data)[HEADER.size - 8 :]
     if hashlib.sha256(body).digest() != checksum:
         raise VslamError(f"{where}: damaged or cut off place index (checksum differs); index the images again")
-    return json.loads(bytes(body[8 : 8 + size])), bytes(body[8 + size :])
+    return bytes(body[8 : 8 + size]), bytes(body[8 + size :])
