@@ -1,9 +1,10 @@
 """Extractors beside OpenCV's ORB: `python -m benchmarks.features [FOLDER] [--json FILE]`.
 
-Thread CPU milliseconds per image, medians over the images of a folder (default: the embedded sample), as grey 640x480.
-ORB also by its stages: pyramid and smoothing, corners chosen (found, ranked, spread, refined), described; SIFT: found,
-described by OpenCV, and our share. `ratio` is to `cv2.ORB_create(1000).detectAndCompute` on the same images, measured
-in turn with ours.
+CPU milliseconds per image, medians over the images of a folder (default: the embedded sample), as grey 640x480. ORB
+also by its stages: pyramid and smoothing, corners chosen (found, ranked, spread, refined), described; SIFT: found,
+described by OpenCV, and our share; networks: shrunk and made float, run, keypoints, descriptors. `ratio` is to
+`cv2.ORB_create(1000).detectAndCompute` on the same images, measured in turn with ours. `--backend`, `--precision` are
+of the networks; their run-times may work in threads of their own, so all threads are counted.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import cv2
 import numpy as np
 
 from vslam.datasets.sample import ensure_sample
-from vslam.features import orb
+from vslam.features import learned, maps, orb
+from vslam.features.learned import Gcnv2, Gcnv2Tiny, Learned, SuperPoint
 from vslam.features.orb import Orb
 from vslam.features.sift import Sift
 
@@ -38,10 +40,10 @@ def load_images(folder: Path, most: int) -> list[np.ndarray]:
 
 
 def cpu_ms(function: Callable[[np.ndarray], object], image: np.ndarray) -> float:
-    """CPU time of this thread in one call, ms."""
-    began = time.thread_time()
+    """CPU time of all threads in one call, ms."""
+    began = time.process_time()
     function(image)
-    return 1e3 * (time.thread_time() - began)
+    return 1e3 * (time.process_time() - began)
 
 
 @contextmanager
@@ -50,18 +52,19 @@ def timed(owner: object, name: str, times: list[float]) -> Iterator[None]:
     original = getattr(owner, name)
 
     def call(*arguments, **options):
-        began = time.thread_time()
+        began = time.process_time()
         result = original(*arguments, **options)
-        times.append(1e3 * (time.thread_time() - began))
+        times.append(1e3 * (time.process_time() - began))
         return result
 
     with mock.patch.object(owner, name, call):
         yield
 
 
-def measure(images: list[np.ndarray], keypoints: int) -> dict:
-    """All medians, and the numbers of features."""
-    extractors = {"orb": Orb(keypoints), "sift": Sift(keypoints)}
+def measure(images: list[np.ndarray], keypoints: int, options: learned.Config = learned.Config()) -> dict:
+    """All medians, and the numbers of features; networks by the run-time and precision of `options`."""
+    networks = {kind.network: kind(keypoints, options) for kind in (SuperPoint, Gcnv2, Gcnv2Tiny)}
+    extractors = {"orb": Orb(keypoints), "sift": Sift(keypoints)} | networks
     peer = cv2.ORB_create(keypoints)
     for extractor in extractors.values():
         extractor.extract(images[0])  # compiles
@@ -81,7 +84,8 @@ def measure(images: list[np.ndarray], keypoints: int) -> dict:
         "ms_p95": {name: float(np.percentile(values, 95)) for name, values in times.items()},
         "features": {name: float(np.median(values)) for name, values in counts.items()},
         "ratio": {name: medians[name] / medians["cv2_orb"] for name in extractors},
-        "stages_ms": {"orb": orb_stages(images, keypoints), "sift": sift_stages(images, keypoints)},
+        "stages_ms": {"orb": orb_stages(images, keypoints), "sift": sift_stages(images, keypoints)}
+        | {name: network_stages(images, extractor) for name, extractor in networks.items()},
     }
 
 
@@ -96,6 +100,23 @@ def orb_stages(images: list[np.ndarray], keypoints: int) -> dict[str, float]:
     ):
         for image in images:
             extractor.extract(image)
+    return {stage: float(np.median(values)) for stage, values in times.items()}
+
+
+def network_stages(images: list[np.ndarray], extractor: Learned) -> dict[str, float]:
+    """Medians of the parts of a learned extractor."""
+    times = {"prepare": [], "network": [], "keypoints": [], "describe": []}
+    shrinking, converting = [], []
+    with (
+        timed(learned, "shrink", shrinking),
+        timed(learned, "as_input", converting),
+        timed(extractor._session, "run", times["network"]),
+        timed(extractor, "_keypoints", times["keypoints"]),
+        timed(maps, "describe", times["describe"]),
+    ):
+        for image in images:
+            extractor.extract(image)
+    times["prepare"] = np.add(shrinking, converting)
     return {stage: float(np.median(values)) for stage, values in times.items()}
 
 
@@ -119,16 +140,19 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", help="images (default: the embedded sample)")
     parser.add_argument("--images", type=int, default=60, help="at most so many of them")
     parser.add_argument("--keypoints", type=int, default=1000)
+    parser.add_argument("--backend", default="auto", help="of the networks (%(default)s)")
+    parser.add_argument("--precision", default="auto", help="of the networks (%(default)s)")
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     folder = arguments.folder or ensure_sample() / "rgb"
-    result = measure(load_images(folder, arguments.images), arguments.keypoints)
-    print(f"{result['images']} images 640x480, {result['keypoints']} keypoints wanted, thread CPU")
-    print(f"{'':10}{'ms':>8}{'p95':>8}{'features':>10}{'ratio':>8}")
+    options = learned.Config(arguments.backend, arguments.precision)
+    result = measure(load_images(folder, arguments.images), arguments.keypoints, options)
+    print(f"{result['images']} images 640x480, {result['keypoints']} keypoints wanted, CPU of all threads")
+    print(f"{'':12}{'ms':>8}{'p95':>8}{'features':>10}{'ratio':>8}")
     for name, ms in result["ms"].items():
         ratio = result["ratio"].get(name, 1.0)
-        print(f"{name:10}{ms:8.2f}{result['ms_p95'][name]:8.2f}{result['features'][name]:10.0f}{ratio:8.2f}")
+        print(f"{name:12}{ms:8.2f}{result['ms_p95'][name]:8.2f}{result['features'][name]:10.0f}{ratio:8.2f}")
     for name, stages in result["stages_ms"].items():
         print(f"{name} stages: " + ", ".join(f"{stage} {ms:.2f}" for stage, ms in stages.items()))
     if arguments.json:
