@@ -202,6 +202,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, default=SHARED / "photos")
     parser.add_argument("--renders", type=Path, help="folder of rendered walks")
     parser.add_argument("--methods", nargs="+", help="pixels, orb, gem, cosplace, netvlad (all that are there)")
+    parser.add_argument("--sets", nargs="+", default=[""], help="only those whose names begin so")
     parser.add_argument("--precision", nargs="+", default=["auto"], help="of the networks")
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
@@ -214,7 +215,8 @@ def main() -> None:
     print("ms an image: " + ", ".join(f"{name} {ms:.1f}" for name, ms in times.items()), flush=True)
     print(f"\n{'set':22}{'queries':>8} {'method':16}    R@1    R@5   R@10    AUC  R at 100 % P   AUC of 10")
     rows = []
-    for task in [*public_tasks(arguments.data), *(render_tasks(arguments.renders) if arguments.renders else ())]:
+    tasks = [*public_tasks(arguments.data), *(render_tasks(arguments.renders) if arguments.renders else ())]
+    for task in (task for task in tasks if task.name.startswith(tuple(arguments.sets))):
         for name, method in methods.items():
             found = score(method, task)
             rows.append({"set": task.name, "method": name, "ms": times[name], **found})
