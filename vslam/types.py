@@ -22,7 +22,8 @@ class Camera:
 
     `fx fy cx cy` in pixels, `width height` in pixels, `fps` in Hz, `depth_scale` in depth units per metre,
     `baseline` in metres (stereo, or the virtual one of RGB-D), `distortion` = (k1, k2, p1, p2, k3), the model of
-    Brown (1971) as OpenCV defines it.
+    Brown (1971) as OpenCV defines it. `readout` is how many seconds after the first row the last one is exposed: 0 for
+    a global shutter, most of a frame's time for the rolling shutter of a cheap colour sensor.
     """
 
     fx: float
@@ -35,6 +36,7 @@ class Camera:
     depth_scale: float = 5000.0
     baseline: float = VIRTUAL_BASELINE_M
     distortion: tuple[float, ...] = ()
+    readout: float = 0.0
 
     @property
     def K(self) -> np.ndarray:

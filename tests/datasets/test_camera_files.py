@@ -3,13 +3,13 @@
 import pytest
 from sequences import CAMERA, check_one_line
 
-from vslam.datasets.camera import find_camera, read_camera, write_camera
+from vslam.datasets.camera import TUM_CAMERAS, find_camera, read_camera, write_camera
 from vslam.errors import VslamError
 from vslam.types import Camera
 
 
 def test_camera_file_written_and_read_is_the_same(tmp_path):
-    camera = Camera(517.3, 516.5, 318.6, 255.3, 640, 480, 29.5, 1000.0, 0.06, (0.26, -0.95, -0.005, 0.002, 1.16))
+    camera = Camera(517.3, 516.5, 318.6, 255.3, 640, 480, 29.5, 1000.0, 0.06, (0.26, -0.95, -0.005, 0.002, 1.16), 0.02)
     write_camera(tmp_path / "camera.yaml", camera)
     assert read_camera(tmp_path / "camera.yaml") == camera
     assert [file.name for file in tmp_path.iterdir()] == ["camera.yaml"]
@@ -31,6 +31,9 @@ def test_whole_numbers_and_no_distortion_are_fine(tmp_path):
         (("cy: 23.5", "cy: -1"), ("cy is -1", "height 48")),
         (("cx: 31.5", "cx: .nan"), ("cx is nan",)),
         (("depth_scale: 5000", "depth_scale: 0"), ("depth_scale is 0",)),
+        (("fps: 30", "fps: 30, readout: -0.01"), ("readout is -0.01", "global shutter")),
+        (("fps: 30", "fps: 30, readout: 26"), ("readout is 26", "0.0333")),
+        (("fps: 30", "fps: 30, readout: .nan"), ("readout is nan",)),
         (("fps: 30", "fps: -1"), ("fps is -1",)),
         (("fps: 30", "fps: many"), ("fps is 'many'",)),
         (("width: 64", "width: 64.5"), ("width is '64.5'",)),
@@ -101,3 +104,19 @@ def test_given_file_wins_over_folder_and_name(tmp_path):
     with pytest.raises(VslamError) as error:
         find_camera(folder, tmp_path / "none.yaml")
     check_one_line(error, "none.yaml")
+
+
+def test_readout_is_the_files_or_else_the_sensors_that_the_name_tells(tmp_path):
+    kinect = TUM_CAMERAS["1"].readout
+    assert 0.02 < kinect < 1 / 30
+    folder, plain = tmp_path / "fr1_xyz", tmp_path / "kitchen"
+    for place in (folder, plain):
+        place.mkdir()
+        (place / "camera.yaml").write_text(CAMERA)
+    assert find_camera(folder).readout == kinect
+    assert find_camera(plain).readout == 0
+    assert find_camera(plain, default=TUM_CAMERAS["1"]).readout == kinect
+    (folder / "camera.yaml").write_text(CAMERA.replace("}", ", readout: 0}"))
+    assert find_camera(folder).readout == 0
+    (plain / "camera.yaml").write_text(CAMERA.replace("}", ", readout: 0.01}"))
+    assert find_camera(plain).readout == 0.01

@@ -55,3 +55,25 @@ def test_no_time_between_frames_gives_a_finite_prediction():
     motion.update(se3.exp([0.01, 0, 0, 0, 0, 0.01]), 0.0)
     assert np.isfinite(motion.predict(1 / 30)).all()
     np.testing.assert_allclose(motion.predict(0.0), np.eye(4), atol=1e-15)
+
+
+@no_deadline
+@given(twists, seconds, seconds)
+def test_rate_of_a_steady_motion_is_its_twist(twist, before, after):
+    motion = ConstantVelocity()
+    assert np.array_equal(motion.rate, np.zeros(6))
+    for dt in (before, after):
+        motion.update(se3.exp(twist * dt), dt)
+        np.testing.assert_allclose(motion.rate, twist, atol=1e-6)  # a difference of motions over 5 ms
+    motion.forget()
+    assert np.array_equal(motion.rate, np.zeros(6))
+
+
+@no_deadline
+@given(st.floats(-2, 2), st.floats(-20, 20))
+def test_rate_of_a_steady_acceleration_is_that_at_the_last_frame(speed, acceleration):
+    motion, dt = ConstantVelocity(), 1 / 30
+    for k in range(2):  # about one axis: from k dt to (k + 1) dt
+        angle = speed * dt + 0.5 * acceleration * ((k + 1) ** 2 - k**2) * dt**2
+        motion.update(se3.exp([0, 0, 0, 0, angle, 0]), dt)
+    np.testing.assert_allclose(motion.rate, [0, 0, 0, 0, speed + acceleration * 2 * dt, 0], atol=1e-9)

@@ -15,17 +15,39 @@ from vslam.types import Camera
 REQUIRED = ("fx", "fy", "cx", "cy", "width", "height", "fps", "depth_scale")
 EXAMPLE = "{fx: 525.0, fy: 525.0, cx: 319.5, cy: 239.5, width: 640, height: 480, fps: 30, depth_scale: 5000}"
 
+KINECT_READOUT_S = 480 * 54.2e-6
+"""Of the first Kinect's colour camera at 640x480: a row takes 54.2 microseconds (its exposure against its shutter width
+in rows, measured in OpenKinect/libfreenect, pull request 670)."""
 # "Calibration of the color camera", file formats page of the TUM RGB-D benchmark (Sturm et al., IROS 2012).
 TUM_CAMERAS = {
-    "1": Camera(517.3, 516.5, 318.6, 255.3, 640, 480, distortion=(0.2624, -0.9531, -0.0054, 0.0026, 1.1633)),
-    "2": Camera(520.9, 521.0, 325.1, 249.7, 640, 480, distortion=(0.2312, -0.7849, -0.0033, -0.0001, 0.9172)),
+    "1": Camera(
+        517.3,
+        516.5,
+        318.6,
+        255.3,
+        640,
+        480,
+        distortion=(0.2624, -0.9531, -0.0054, 0.0026, 1.1633),
+        readout=KINECT_READOUT_S,
+    ),
+    "2": Camera(
+        520.9,
+        521.0,
+        325.1,
+        249.7,
+        640,
+        480,
+        distortion=(0.2312, -0.7849, -0.0033, -0.0001, 0.9172),
+        readout=KINECT_READOUT_S,
+    ),
     "3": Camera(535.4, 539.2, 320.1, 247.6, 640, 480),
 }
 _TUM_NAME = re.compile(r"(?<![a-z0-9])(?:freiburg|fr)([123])(?![a-z0-9])", re.IGNORECASE)
 
 
-def read_camera(path: str | Path) -> Camera:
-    """A camera from YAML: `fx fy cx cy width height fps depth_scale`, optional `baseline` (m), `distortion`.
+def read_camera(path: str | Path, readout: float = 0.0) -> Camera:
+    """A camera from YAML: `fx fy cx cy width height fps depth_scale`, optional `baseline` (m), `distortion`, `readout`
+    (s; where the file does not say, the `readout` given).
 
     Raises:
         VslamError: no such file, not YAML, a key unknown or missing, a value that no camera has.
@@ -41,7 +63,7 @@ def read_camera(path: str | Path) -> Camera:
         raise VslamError(f"{path}: missing {', '.join(missing)}; a complete file is, for example, {EXAMPLE}")
     if not unknown and not values.get("distortion", ()):
         values["distortion"] = []
-    camera = from_dict(Camera, values, str(path))
+    camera = from_dict(Camera, {"readout": readout} | values, str(path))
     check_camera(camera, str(path))
     return camera
 
@@ -78,6 +100,11 @@ def check_camera(camera: Camera, where: str) -> None:
             raise VslamError(
                 f"{where}: {name} is {value}, outside the image of {side} {size}; give intrinsics for this image size"
             )
+    if not 0 <= camera.readout <= 1 / camera.fps:  # also refuses NaN
+        raise VslamError(
+            f"{where}: readout is {camera.readout}; it must be seconds from 0 (global shutter) to "
+            f"{1 / camera.fps:.4f}, the time of a frame"
+        )
     if len(camera.distortion) not in (0, 4, 5) or not all(map(math.isfinite, camera.distortion)):
         raise VslamError(
             f"{where}: distortion is {list(camera.distortion)}; expected five numbers [k1, k2, p1, p2, k3] or none"
@@ -95,20 +122,21 @@ def write_camera(path: str | Path, camera: Camera) -> None:
 
 def find_camera(folder: Path, camera_file: str | Path | None = None, default: Camera | None = None) -> Camera:
     """The camera of a sequence: the file given, else `camera.yaml` in the folder, else what the folder's name says
-    (`freiburg1` or `fr1` as a whole word, and so on), else `default`.
+    (`freiburg1` or `fr1` as a whole word, and so on), else `default`. The latter two also tell the readout of the
+    shutter, where a file does not.
 
     Raises:
         VslamError: none of these, or a file that is wrong.
     """
-    if camera_file is not None:
-        return read_camera(camera_file)
-    if (folder / "camera.yaml").exists():
-        return read_camera(folder / "camera.yaml")
     name = _TUM_NAME.search(folder.resolve().name)
-    if name:
-        return replace(TUM_CAMERAS[name[1]])
-    if default is not None:
-        return default
+    usual = replace(TUM_CAMERAS[name[1]]) if name else default
+    readout = 0.0 if usual is None else usual.readout
+    if camera_file is not None:
+        return read_camera(camera_file, readout)
+    if (folder / "camera.yaml").exists():
+        return read_camera(folder / "camera.yaml", readout)
+    if usual is not None:
+        return usual
     raise VslamError(
         f"{folder}: which camera? No camera.yaml here, and the folder's name holds no freiburg1, fr2 or the like; "
         f"write this line with your camera's figures into camera.yaml: {EXAMPLE}"

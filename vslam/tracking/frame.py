@@ -33,14 +33,18 @@ def describe_frame(
             config.noise_per_m2, config.noise_near_m, config.floor_px, disparity, sigma,
         )  # fmt: skip
         surface = build_surface(raw.depth, camera, config, cells, se3.inverse(T_depth_image))
-    columns, rows = camera.width // CELL + 1, camera.height // CELL + 1
-    start, items = np.zeros(columns * rows + 1, np.int32), np.empty(n, np.int32)
-    fill_grid(xy, columns, rows, start, items)
-    grid = Grid(start, items, columns, rows)
     return Frame(
-        raw.timestamp, features, xy, disparity, sigma, searchable(features.descriptors), grid,
+        raw.timestamp, features, xy, disparity, sigma, searchable(features.descriptors), lookup_grid(xy, camera),
         _colours(raw, features), surface,
     )  # fmt: skip
+
+
+def lookup_grid(xy: np.ndarray, camera: Camera) -> Grid:
+    """The features `xy` (N, 2) sorted by place."""
+    columns, rows = camera.width // CELL + 1, camera.height // CELL + 1
+    start, items = np.zeros(columns * rows + 1, np.int32), np.empty(len(xy), np.int32)
+    fill_grid(xy, columns, rows, start, items)
+    return Grid(start, items, columns, rows)
 
 
 def _colours(raw: RawFrame, features: Features) -> np.ndarray:

@@ -19,12 +19,23 @@ class ConstantVelocity:
     def forget(self) -> None:
         """After a loss nothing is known of the motion."""
         self._twist = np.zeros(6)  # per second
+        self._change = np.zeros(6)  # of it, from motion to motion
         self._known = False
 
     def update(self, T_frame_previous: np.ndarray, seconds: float) -> None:
         """Learn from a motion (4, 4) that took `seconds`."""
-        self._twist = se3.log(T_frame_previous) / max(seconds, 1e-3)
+        twist = se3.log(T_frame_previous) / max(seconds, 1e-3)
+        self._change = twist - self._twist if self._known else np.zeros(6)
+        self._twist = twist
         self._known = True
+
+    @property
+    def rate(self) -> np.ndarray:
+        """How the camera moved (6,) per second at the last frame: in its view a point at rest goes by `exp(rate t)`.
+
+        The last motion is a mean, reached half way; from there it goes on changing as it did since the one before.
+        """
+        return self._twist + 0.5 * self._change
 
     def predict(self, seconds: float) -> np.ndarray:
         """`T_frame_previous` (4, 4) after `seconds`."""
