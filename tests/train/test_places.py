@@ -483,7 +483,16 @@ def test_export_command_writes_places(place_packs, tmp_path, precision):
 def test_published_network_has_card_and_manifest_entry(place_packs, tmp_path):
     train_places(config_for("gem", place_packs), tmp_path / "run", quiet=True)
     facts = {"data": "drawn", "command": "vslam train gem", "hours": "none", "machine": "any", "notes": "A note."}
-    card = publish("gem", tmp_path / "run", place_packs, place_packs, tmp_path / "weights", facts, (64, 48))
+    card = publish(
+        "gem",
+        tmp_path / "run",
+        place_packs,
+        place_packs,
+        tmp_path / "weights",
+        facts,
+        (64, 48),
+        drawn_picture(1, 640, 480),
+    )
     assert card.startswith("# gem") and "4 steps" in card and "wall light 0 in 1" in card and "A note." in card
     model = read_manifest(tmp_path / "weights/manifest.json")["gem"]
     assert model.metrics["image_size"] == [64, 48] and model.metrics["width"] == 256

@@ -1,7 +1,7 @@
 """For maintainers: puts a trained place network into `weights/`, with checksums, measured figures and a model card.
 
     python -m vslam.train.places.publish gem --checkpoint runs/train-gem --packs place-packs --validation held-out \\
-        --weights weights --facts facts.json
+        --weights weights --facts facts.json --frame frame.jpg
 
 `facts.json` holds what no program can know: `data`, `command`, `hours`, `machine`, `notes`.
 """
@@ -21,6 +21,7 @@ from vslam.features.learned import as_input
 from vslam.inference.session import Session, open_session
 from vslam.places.descriptor import fit
 from vslam.train.export import fold_norms
+from vslam.train.places.build import read_grey
 from vslam.train.places.evaluate import Recognition, by_session, score_packs
 from vslam.train.places.networks import NETWORKS
 from vslam.train.places.packs import PlacePack, open_place_packs
@@ -44,9 +45,11 @@ TIMED = 40
 
 
 def publish(
-    name: str, checkpoint: Path, packs: Path, validation: Path, weights: Path, facts: dict, box: tuple[int, int]
-) -> str:
-    """Write both precisions, the manifest entry and the card of a network; returns the card."""
+    name: str, checkpoint: Path, packs: Path, validation: Path, weights: Path, facts: dict, box: tuple[int, int],
+    frame: np.ndarray,
+) -> str:  # fmt: skip
+    """Write both precisions, the manifest entry and the card of a network, its cost on a grey frame (480, 640) among
+    them; returns the card."""
     network, step = load_place_network(checkpoint, name)
     half, int8 = weights / f"{name}.onnx", weights / f"{name}-int8.onnx"
     export_place(network, half)
@@ -57,7 +60,6 @@ def publish(
     held_out = open_place_packs(validation)
     files = {"fp32": half, "int8": int8}
     scores = {key: score_packs(by_session(open_session(file)), held_out, box) for key, file in files.items()}
-    frame = cv2.resize(held_out[0].images[0], (640, 480), interpolation=cv2.INTER_CUBIC)
     costs = {key: cost(open_session(file), frame, box) for key, file in files.items()}
     card = write_card(name, step, facts, scores, costs, files, box)
     (weights / f"{name}.md").write_text(card)
@@ -123,7 +125,7 @@ def write_card(
 - Time: {facts["hours"]}; machine: {facts["machine"]}
 - Not trained on: any real RGB-D sequence, Nordland, Gardens Point, Essex, SPED; renders of seeds 1 to 9.
 
-| weights | size | describing a 640x480 frame | ORB, 1000 features, same frame |
+| weights | size | describing a 640x480 frame (of `vslam run sample`) | ORB, 1000 features, same frame |
 |---|---|---|---|
 {sizes}
 
@@ -149,12 +151,13 @@ def main() -> None:
     for option in ("--checkpoint", "--packs", "--validation", "--weights", "--facts"):
         parser.add_argument(option, type=Path, required=True)
     parser.add_argument("--box", type=int, nargs=2, default=(320, 240), help="size images are shrunk to (%(default)s)")
+    parser.add_argument("--frame", type=Path, required=True, help="a 640x480 picture to measure the cost on")
     options = parser.parse_args()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     facts = json.loads(options.facts.read_text())[options.name]
     files = (options.checkpoint, options.packs, options.validation, options.weights)
-    print(publish(options.name, *files, facts, tuple(options.box)))
+    print(publish(options.name, *files, facts, tuple(options.box), read_grey(options.frame)))
 
 
 if __name__ == "__main__":
