@@ -384,6 +384,15 @@ def test_backbone_of_another_place_network_can_be_the_start(place_packs, tmp_pat
     assert started.averaged.network.is_whitened
 
 
+def test_trunk_at_rate_zero_stays_as_it_is(place_packs, tmp_path):
+    start = train_places(config_for("gem", place_packs), tmp_path / "start", quiet=True).averaged.state_dict()
+    config = config_for("gem", place_packs, trunk_rate=0.0)
+    trained = train_places(config, tmp_path / "run", True, tmp_path / "start").model
+    kept = trained.network.backbone.at8.state_dict()
+    assert all(torch.equal(value, start[f"network.backbone.at8.{key}"]) for key, value in kept.items())
+    assert not torch.equal(trained.network.linear.weight, start["network.linear.weight"])
+
+
 def test_classes_begin_at_their_views(place_packs, tmp_path):
     config = PlaceTrainConfig("cosplace", str(place_packs), steps=0, batch=4, views=SMALL)
     trainer = train_places(config, tmp_path, quiet=True)
@@ -391,7 +400,7 @@ def test_classes_begin_at_their_views(place_packs, tmp_path):
         for label, spots in enumerate(trainer.sampler.first_members(group)):
             images = [trainer.sampler.plain(spot) for spot in spots]
             places = by_network(trainer.model.network, torch.device("cpu"))(images)
-            np.testing.assert_allclose(weight[label].detach().numpy(), places.mean(axis=0), atol=1e-5)
+            np.testing.assert_allclose(weight[label].detach().numpy(), places.sum(axis=0), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", list(NETWORKS))

@@ -140,7 +140,7 @@ class ClassSampler(PlaceSampler):
         """Number of classes of each group."""
         return [len(group) for group in self.classes]
 
-    def first_members(self, group: int, count: int = 3) -> list[list[Spot]]:
+    def first_members(self, group: int, count: int = 2) -> list[list[Spot]]:
         """Up to `count` views of each class of a group."""
         return [spots[:count] for spots in self._members[group]]
 

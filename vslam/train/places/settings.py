@@ -45,7 +45,7 @@ class PlaceTrainConfig:
     image_size: tuple[int, int] = (320, 240)  # width and height of whole images, as in use and in validation
     batch: int = 24  # places a step, two views each
     rate: float = 1e-3  # highest learning rate
-    trunk_rate: float = 0.3  # share of it for the layers that `trunk` initialised
+    trunk_rate: float = 0.3  # share of it for the first layers, down to 1/16; 0: they stay as they are
     trunk: str = ""  # checkpoint of 'vslam train superpoint' whose first layers are taken; empty: from nothing
     decay: float = 1e-4
     warmup: float = 0.05

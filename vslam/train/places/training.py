@@ -69,7 +69,14 @@ class PlaceTrainer(Trainer):
         super().__init__(config, sampler, folder)
 
     def build_model(self) -> nn.Module:
-        return PlaceModel(self.config, self._classes)
+        model = PlaceModel(self.config, self._classes)
+        model.network.backbone.trunk().requires_grad_(self.config.trunk_rate > 0)
+        return model
+
+    def _set_mode(self) -> None:
+        super()._set_mode()
+        if self.config.trunk_rate == 0:
+            self.model.network.backbone.trunk().eval()  # a trunk that does not learn keeps its statistics too
 
     def parameter_groups(self) -> list[dict]:
         """The trunk learns at its own share of the rate; classifiers ten times as fast as the network."""
@@ -77,7 +84,9 @@ class PlaceTrainer(Trainer):
         heads = {id(p) for p in self.model.classifier.parameters()} if self.model.classifier else set()
         found = []
         for group in parameter_groups(self.model, self.config.decay):
-            early, fast = ([p for p in group["params"] if id(p) in chosen] for chosen in (trunk, heads))
+            early, fast = (
+                [p for p in group["params"] if id(p) in chosen and p.requires_grad] for chosen in (trunk, heads)
+            )
             rest = [p for p in group["params"] if id(p) not in trunk | heads]
             parts = ((early, self.config.trunk_rate), (rest, 1.0), (fast, 10.0))
             found += [group | {"params": params, "share": share} for params, share in parts if params]
@@ -100,13 +109,16 @@ class PlaceTrainer(Trainer):
         self.averaged.load_state_dict(self.model.state_dict())
 
     def _begin_classes(self) -> None:
-        """Each class begins at the mean descriptor of its first views: far fewer steps than from random directions."""
-        with torch.no_grad():
-            for group, weight in enumerate(self.model.classifier.classifiers):
-                members = self.sampler.first_members(group)
-                for label, spots in enumerate(members):
-                    places = describe_images(self.model.network, self._views(spots), self.device)
-                    weight[label] = torch.from_numpy(places.mean(axis=0))
+        """Each class begins at the sum of its first views' descriptors: far fewer steps than from random directions."""
+        for group, weight in enumerate(self.model.classifier.classifiers):
+            members = self.sampler.first_members(group)
+            spots = [spot for each in members for spot in each]
+            if not spots:
+                continue
+            places = torch.from_numpy(describe_images(self.model.network, self._views(spots), self.device))
+            label = torch.arange(len(members)).repeat_interleave(torch.tensor([len(each) for each in members]))
+            with torch.no_grad():
+                weight.zero_().index_add_(0, label.to(self.device), places.to(self.device))
 
     def start_from(self, file: Path) -> None:
         """Take from another run's checkpoint what fits: all of the same network, the backbone of another one."""
