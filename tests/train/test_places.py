@@ -466,6 +466,12 @@ def test_pack_command_packs_photos(tmp_path, capsys):
     assert open_place_pack(tmp_path / "p.npz").world == "home"
 
 
+def test_several_processes_are_refused(place_packs, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(VslamError, match="without torchrun"):
+        train_places(config_for("gem", place_packs), tmp_path, quiet=True)
+
+
 def test_bad_packs_are_one_line(tmp_path):
     with pytest.raises(VslamError, match="no place packs"):
         open_place_packs(tmp_path)

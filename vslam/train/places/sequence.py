@@ -37,6 +37,7 @@ from vslam.train.places.networks import unit
 from vslam.train.places.packs import PlacePack, open_place_packs
 from vslam.train.places.release import HALF_TOLERANCE
 from vslam.train.places.settings import SequenceTrainConfig
+from vslam.train.places.training import check_single_process
 from vslam.train.places.windows import (
     POSITION_WIDTH,
     Walk,
@@ -105,6 +106,7 @@ def train_sequence(
     Raises:
         VslamError: no walks, wrong checkpoint, no such device, disk full.
     """
+    check_single_process()
     check_device(config.device)
     walks = describe_walks(open_place_packs(Path(config.packs)), config)
     held_out = describe_walks(open_place_packs(Path(config.validation)), config) if config.validation else []

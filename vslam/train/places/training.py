@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -185,6 +186,7 @@ def train_places(
         VslamError: no data, wrong checkpoint, no such device, disk full.
     """
     cv2.setNumThreads(1)
+    check_single_process()
     check_device(config.device)
     packs = open_place_packs(Path(config.packs))
     if config.network == "cosplace":
@@ -199,6 +201,14 @@ def train_places(
     trainer.run(journal.step, make_validation(config, journal))
     trainer.finish()
     return trainer
+
+
+def check_single_process() -> None:
+    """VslamError under `torchrun` with several processes: they would overwrite each other's checkpoints."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise VslamError(
+            "place networks and the sequence model train in one process; start 'vslam train' without torchrun"
+        )
 
 
 def make_validation(config: PlaceTrainConfig, journal: Journal):
