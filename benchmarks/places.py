@@ -2,8 +2,9 @@
 
 Sets: those of `--data` that are there (a catalogue of public thumbnails: Nordland, Gardens Point, Essex, SPED, and the
 tower videos), and renders in `--renders` (TUM layout with info.json): each walk against its own earlier frames, at
-least 10 s before, and against the same walk in another light. Of the tower, only floors that no network was trained on
-are asked for; the database is every floor, without the frames within 2 s of the query.
+least 10 s before, and against the same walk in another light, at least 10 s before or after. Of the tower, only floors
+that no network was trained on are asked for, every fifth frame; the database is the other frames of every floor. Right
+are those of the same video within 2 s, or, with these left out, within 5 s, when little of the view may be left.
 
 `orb words`: 500 features, 4096 binary words by k-means (faiss) of the training photos in `--photos`, tf-idf, cosine.
 `pixels`: 64x32 grey, each 8x8 patch with mean 0 and deviation 1, cosine. Neither is tuned, nor are the networks here.
@@ -17,7 +18,7 @@ import csv
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,9 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 PHOTOS = ("indoor_tower", "coco_ccby", "drone_beach", "road_samples")
 TOWER_FLOORS = ("floor5", "floor13", "basement3")
 """Kept out of training and of its validation."""
-TOWER_NEAR, TOWER_RIGHT = 2, 5
-"""Frames, one a second: so near are too easy; up to so many show the same place."""
+TOWER_NEAR, TOWER_FAR = 2, 5
+"""Frames, one a second."""
+APART_S = 10.0
 TOLERANCES = {"nordland": 10, "gardens_point": 2, "essex3in1": 0, "sped": 0}
 NEAR = {"flat": Tolerance(1.0, "m"), "street": Tolerance(10.0, "m")}
 ORDERED_LENGTH = 10
@@ -114,7 +116,8 @@ def public_tasks(data: Path) -> Iterator[Task]:
         for folder in sorted(data.glob(f"{name}*")):
             yield pair_task(name, folder / "reference", folder / "query")
     if (data / "ie_tower" / "index.csv").is_file():
-        yield tower_task(data / "ie_tower")
+        yield tower_task(data / "ie_tower", 0, TOWER_NEAR)
+        yield tower_task(data / "ie_tower", TOWER_NEAR, TOWER_FAR)
 
 
 def pair_task(name: str, database: Path | str, queries: Path | str) -> Task:
@@ -123,8 +126,8 @@ def pair_task(name: str, database: Path | str, queries: Path | str) -> Task:
     return Task(name, *sets, by_index(*sets, TOLERANCES[name]), is_ordered=name in ("nordland", "gardens_point"))
 
 
-def tower_task(folder: Path) -> Task:
-    """Every fifth frame of the kept floors in the other frames of all floors."""
+def tower_task(folder: Path, beyond: int, within: int) -> Task:
+    """Every fifth frame of the kept floors in the other frames of all floors, but those up to `beyond` s away."""
     with open(folder / "index.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
     queries = [row for row in rows if row["split"] == "query" and row["floor"] in TOWER_FLOORS]
@@ -133,10 +136,12 @@ def tower_task(folder: Path) -> Task:
     frame_q, frame_d = (np.array([int(row["frame"]) for row in part]) for part in (queries, database))
     apart = np.abs(frame_q[:, None] - frame_d)
     is_same = video_q[:, None] == video_d
-    right = is_same & (apart > TOWER_NEAR) & (apart <= TOWER_RIGHT)
+    right = is_same & (apart > beyond) & (apart <= within)
     sets = (ImageSet(str(folder), tuple(row["path"] for row in part), folder) for part in (database, queries))
-    truth = Truth(right, np.arange(len(queries)), np.arange(len(database)), "3 to 5 s apart in the same video")
-    return Task("ie_tower", *sets, truth, barred=is_same & (apart <= TOWER_NEAR), is_ordered=False)
+    truth = Truth(
+        right, np.arange(len(queries)), np.arange(len(database)), f"{beyond + 1} to {within} s apart in the same video"
+    )
+    return Task(f"ie_tower {beyond + 1}-{within} s", *sets, truth, barred=is_same & (apart <= beyond), is_ordered=False)
 
 
 def render_tasks(folder: Path) -> Iterator[Task]:
@@ -147,13 +152,16 @@ def render_tasks(folder: Path) -> Iterator[Task]:
         walks.append((file.parent, made["scene"], (made["scene"], made["seed"], made["path"]), made["light"]))
     for walk, scene, world, light in walks:
         others = [each for each in walks if each[2] == world and each[0] != walk]
+        images = open_images(walk)
         if not others:
-            images = open_images(walk)
             truth = open_truth(["poses"], images, images, NEAR[scene])
-            yield Task(walk.name, images, images, truth, places.Gap(10.0, "s"))
+            yield Task(walk.name, images, images, truth, places.Gap(APART_S, "s"))
         for other, _, _, other_light in others if light == "plain" else []:
-            sets = open_images(walk), open_images(other)
-            yield Task(f"{walk.name} in {other_light}", *sets, open_truth(["poses"], *sets, NEAR[scene]))
+            queries = open_images(other)
+            truth = open_truth(["poses"], images, queries, NEAR[scene])
+            barred = np.abs(queries.timestamps[:, None] - images.timestamps) < APART_S
+            truth = replace(truth, right=truth.right & ~barred)
+            yield Task(f"{walk.name} in {other_light}", images, queries, truth, barred=barred)
 
 
 def score(method: Any, task: Task) -> dict[str, Any]:
