@@ -92,6 +92,21 @@ def contenders(extractors: list[str], backends: list[str], precisions: list[str]
     return found
 
 
+def open_contender(contender: Contender, rules: Rules) -> Any:
+    """The extractor, told to take pictures as they come: they are resized as the rules say before.
+
+    Raises:
+        VslamError: unknown option, or a network that cannot be run.
+    """
+    options = dict(contender.options)
+    names = _option_names(contender.extractor)
+    if "image_size" in names:
+        options["image_size"] = [0, 0]
+    if "width" in names:
+        options["width"] = rules.image_size[0] or 10**6
+    return make_extractor(ExtractorConfig(contender.extractor, rules.keypoints, options))
+
+
 def score_frontends(
     pictures: Iterable[Picture],
     chosen: list[Contender],
@@ -111,7 +126,7 @@ def score_frontends(
     peer, peer_ms, count = cv2.ORB_create(PEER_KEYPOINTS), [], 0
     shape = (0, 0)
     for picture in pictures:
-        image, resize_ms = _resized(picture.image, rules.image_size)
+        image, resize_ms = resized(picture.image, rules.image_size)
         if count and image.shape != shape:
             raise VslamError(f"{picture.name}: is {image.shape[::-1]}, the pictures before it {shape[::-1]} pixels")
         shape = image.shape
@@ -195,13 +210,7 @@ class _Runner:
     """Runs one front end over the pictures and keeps its scores."""
 
     def __init__(self, contender: Contender, rules: Rules):
-        options = dict(contender.options)
-        names = _option_names(contender.extractor)
-        if "image_size" in names:  # the picture is resized here already, as the rules say
-            options["image_size"] = [0, 0]
-        if "width" in names:
-            options["width"] = rules.image_size[0] or 10**6
-        self.extractor = make_extractor(ExtractorConfig(contender.extractor, rules.keypoints, options))
+        self.extractor = open_contender(contender, rules)
         self.scores: list[FrameScore] = []
         self._rules, self._previous = rules, None
         self._is_warm = False
@@ -236,7 +245,8 @@ def _stopwatch() -> Iterator[dict[str, float]]:
     found |= {"wall": 1e3 * (time.perf_counter() - wall), "cpu": 1e3 * (time.process_time() - cpu)}
 
 
-def _resized(image: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, float]:
+def resized(image: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, float]:
+    """The image at a size (width, height; (0, 0): as it is), and the ms that took."""
     began = time.perf_counter()
     if any(size) and image.shape != size[::-1]:
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
@@ -244,7 +254,7 @@ def _resized(image: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, floa
 
 
 def _peer_ms(peer: cv2.ORB, image: np.ndarray) -> float:
-    image, _ = _resized(image, PEER_SIZE)
+    image, _ = resized(image, PEER_SIZE)
     with _stopwatch() as watch:
         peer.detectAndCompute(image, None)
     return watch["cpu"]
