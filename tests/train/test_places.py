@@ -339,7 +339,7 @@ def test_descriptors_have_unit_length_and_any_size(name):
 
 
 def config_for(name: str, packs: Path, **settings) -> PlaceTrainConfig:
-    return PlaceTrainConfig(name, str(packs), steps=4, batch=4, views=SMALL, **settings)
+    return PlaceTrainConfig(name, str(packs), steps=4, batch=4, views=SMALL, image_size=(64, 48), **settings)
 
 
 @pytest.mark.parametrize(("name", "settings"), [
@@ -398,7 +398,7 @@ def test_classes_begin_at_their_views(place_packs, tmp_path):
     trainer = train_places(config, tmp_path, quiet=True)
     for group, weight in enumerate(trainer.model.classifier.classifiers):
         for label, spots in enumerate(trainer.sampler.first_members(group)):
-            images = [trainer.sampler.plain(spot) for spot in spots]
+            images = [trainer.sampler.plain(spot, (64, 48)) for spot in spots]
             places = by_network(trainer.model.network, torch.device("cpu"))(images)
             np.testing.assert_allclose(weight[label].detach().numpy(), places.sum(axis=0), atol=1e-5)
 

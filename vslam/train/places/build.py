@@ -152,9 +152,9 @@ def read_photos(folders: list[Path]) -> dict[str, np.ndarray]:
     return {"images": np.stack(cut), "view": np.arange(count, dtype=np.int32), "overlap": overlap}
 
 
-def cut_to_shape(image: np.ndarray) -> np.ndarray:
-    """The middle of an image in the shape 4:3."""
+def cut_to_shape(image: np.ndarray, shape: tuple[int, int] = (4, 3)) -> np.ndarray:
+    """The largest middle part of an image whose sides are as `shape` (width, height)."""
     height, width = image.shape
-    w, h = min(width, height * 4 // 3), min(height, width * 3 // 4)
+    w, h = min(width, height * shape[0] // shape[1]), min(height, width * shape[1] // shape[0])
     x, y = (width - w) // 2, (height - h) // 2
     return image[y : y + h, x : x + w]

@@ -8,6 +8,7 @@ import numpy as np
 from vslam.errors import VslamError
 from vslam.train.data.light import relight
 from vslam.train.data.warp import random_homography
+from vslam.train.places.build import cut_to_shape
 from vslam.train.places.packs import GROUPS, PlacePack
 from vslam.train.places.settings import ViewConfig
 
@@ -73,10 +74,10 @@ class PlaceSampler:
             cut = coarsen(cut, rng)
         return relight(cut, rng, self.config.light)
 
-    def plain(self, spot: Spot) -> np.ndarray:
-        """The first image of a view, whole, at the network's size."""
+    def plain(self, spot: Spot, size: tuple[int, int]) -> np.ndarray:
+        """The first image of a view as it is, the largest middle part of the shape of `size` (width, height)."""
         image = self.packs[spot[0]].images[self._images_of[spot[0]][spot[1]][0]]
-        return cv2.resize(image, (self.config.width, self.config.height), interpolation=cv2.INTER_AREA)
+        return cv2.resize(cut_to_shape(image, size), size, interpolation=cv2.INTER_AREA)
 
     def draw_pool(self, seed: int, step: int, count: int) -> list[Spot]:
         """Views to look for hard negatives among; neighbours of few packs rather than strangers of many."""

@@ -27,6 +27,10 @@ from vslam.train.run import Journal, check_device
 log = logging.getLogger(__name__)
 
 
+CLUSTER_VIEWS, WHITENING_VIEWS = 500, 2000
+"""Training views that NetVLAD's clusters and its whitening are computed from."""
+
+
 class PlaceModel(nn.Module):
     """A place network and its loss; `forward` gives `loss`, and `right` to watch."""
 
@@ -103,7 +107,7 @@ class PlaceTrainer(Trainer):
             for model in (self.model, self.averaged):
                 start_trunk(model.network.backbone, state["averaged"])
         if isinstance(self.model.network, NetVlad):
-            images = self._views(self.sampler.draw_pool(self.config.seed, 0, 500))
+            images = self._views(self.sampler.draw_pool(self.config.seed, 0, CLUSTER_VIEWS))
             set_clusters(self.model.network, images, self.config.seed)
         if self.model.classifier is not None:
             self._begin_classes()
@@ -149,8 +153,11 @@ class PlaceTrainer(Trainer):
         nearest = np.argsort(-cosines, axis=1)[:, : self.config.mine_nearest]
         self._hard = list(nearest)
 
-    def _views(self, spots: list[Spot]) -> list[np.ndarray]:
-        return [self._sampler.plain(spot) for spot in spots]
+    def _views(self, spots: list[Spot], whole: bool = False) -> list[np.ndarray]:
+        """Images of views at the size of training, or, `whole`, at that of use."""
+        views = self.config.views
+        size = self.config.image_size if whole else (views.width, views.height)
+        return [self._sampler.plain(spot, size) for spot in spots]
 
     def loss_of(self, parts: dict[str, Tensor]) -> Tensor:
         return parts["objective"]
@@ -173,7 +180,8 @@ class PlaceTrainer(Trainer):
         """PCA whitening of NetVLAD's averaged network, from training views; then the last checkpoint."""
         network = self.averaged.network
         if isinstance(network, NetVlad) and not network.is_whitened:
-            set_whitening(network, self._views(self.sampler.draw_pool(self.config.seed, 1, 4000)), self.device)
+            spots = self.sampler.draw_pool(self.config.seed, 1, WHITENING_VIEWS)
+            set_whitening(network, self._views(spots, whole=True), self.device)
             self.save()
 
 
