@@ -466,6 +466,19 @@ def test_pack_command_packs_photos(tmp_path, capsys):
     assert open_place_pack(tmp_path / "p.npz").world == "home"
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"image_size": (320,)}, "image_size"),
+        ({"batch": 0}, "batch: 0"),
+        ({"views": ViewConfig(width=100)}, "views.width"),
+    ],
+)
+def test_impossible_settings_are_one_line(place_packs, tmp_path, settings, said):
+    with pytest.raises(VslamError, match=said):
+        train_places(PlaceTrainConfig("gem", str(place_packs), **settings), tmp_path, quiet=True)
+
+
 def test_several_processes_are_refused(place_packs, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(VslamError, match="without torchrun"):

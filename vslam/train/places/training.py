@@ -194,6 +194,7 @@ def train_places(
         VslamError: no data, wrong checkpoint, no such device, disk full.
     """
     cv2.setNumThreads(1)
+    check_settings(config)
     check_single_process()
     check_device(config.device)
     packs = open_place_packs(Path(config.packs))
@@ -209,6 +210,17 @@ def train_places(
     trainer.run(journal.step, make_validation(config, journal))
     trainer.finish()
     return trainer
+
+
+def check_settings(config: PlaceTrainConfig) -> None:
+    """VslamError for sizes and numbers that no run can have."""
+    sizes = {"views.width, views.height": (config.views.width, config.views.height), "image_size": config.image_size}
+    for name, size in sizes.items():
+        if len(size) != 2 or min(size) < 32 or any(side % 16 for side in size):
+            raise VslamError(f"{name}: {list(size)}; expected width and height, multiples of 16 from 32 up")
+    for name, value in (("batch", config.batch), ("views.worlds", config.views.worlds), ("steps", config.steps + 1)):
+        if value < 1:
+            raise VslamError(f"{name}: {value}; expected a positive number")
 
 
 def check_single_process() -> None:
