@@ -64,7 +64,8 @@ def run_arm(name: str, seed: int, options: argparse.Namespace) -> dict:
         return json.loads(done.read_text())
     folder.mkdir(parents=True, exist_ok=True)
     pairs = PairConfig(max_gap=40)
-    config = TrainConfig(steps=options.steps, batch=options.batch, seed=seed, losses=ARMS[name], pairs=pairs)
+    rule = {"steps": options.steps, "batch": options.batch, "rate": options.rate, "seed": seed}
+    config = TrainConfig(losses=ARMS[name], pairs=pairs, **rule)
     trainer = Trainer(config, make_sampler(open_packs(options.packs), config), folder)
     trainer.resume()
     began, from_step = time.process_time(), trainer.step
@@ -157,6 +158,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[1])
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--rate", type=float, default=TrainConfig.rate, help="of learning, at most (%(default)s)")
     parser.add_argument("--pairs", type=int, default=80, help="test pairs (%(default)s)")
     parser.add_argument("--test-seed", type=int, default=5, help="that they are drawn by (%(default)s)")
     options = parser.parse_args()
