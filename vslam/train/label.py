@@ -64,7 +64,12 @@ def label_image(
     """Keypoints of a grey uint8 image, float32 (M, 2) pixels, best first, and their mean probability (M,)."""
     rng = np.random.default_rng((config.seed, *seed))
     score = adapt(image, detect, rng, config.warps)
-    return ranked_peaks(score, config.threshold, config.limit, config.radius)
+    xy, _ = ranked_peaks(score, 0.0, score.size, config.radius)  # of the smoothed map, which has lower peaks
+    column, row = np.rint(xy).astype(int).T
+    mean = cv2.dilate(score.astype(np.float32), np.ones((3, 3), np.uint8))[row, column]
+    order = np.argsort(-mean, kind="stable")[: config.limit]
+    order = order[mean[order] > config.threshold]
+    return xy[order], mean[order]
 
 
 def network_detector(network: LightNet, device: str = "cpu") -> Detector:
