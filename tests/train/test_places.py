@@ -24,12 +24,12 @@ from vslam.train.export import fold_norms
 from vslam.train.exporting import export
 from vslam.train.places import losses
 from vslam.train.places.build import pack_places
-from vslam.train.places.evaluate import by_network, precision_recall, recognition, score_pack
+from vslam.train.places.evaluate import Recognition, by_network, mean_scores, precision_recall, recognition, score_pack
 from vslam.train.places.initialise import k_means, whitening
 from vslam.train.places.networks import NETWORKS, GeneralisedMean, NetVlad, build_place_network
 from vslam.train.places.overlap import UNKNOWN, overlap_matrix
 from vslam.train.places.packs import GROUPS, PlacePack, open_place_pack, open_place_packs
-from vslam.train.places.publish import publish
+from vslam.train.places.publish import pooled_recall, publish
 from vslam.train.places.release import export_place, load_place_network
 from vslam.train.places.sampler import ClassSampler, PlaceSampler, coarsen
 from vslam.train.places.settings import PlaceTrainConfig, ViewConfig, load_place_config
@@ -506,6 +506,16 @@ def test_export_command_writes_places(place_packs, tmp_path, precision):
     assert str(out) in lines[-1]
     assert ("cosine between" in lines[0]) == (precision == "int8")
     assert open_session(out, "onnx").run(np.zeros((1, 1, 48, 64), np.float32))["place"].shape == (1, 256)
+
+
+def test_pooled_recall_counts_queries_not_sets():
+    scores = {
+        "a": Recognition(3, 1.0, 1.0, 1.0),
+        "b": Recognition(1, 0.0, 0.0, 0.0),
+        "none": Recognition(0, *[np.nan] * 3),
+    }
+    assert pooled_recall(scores | {"mean": mean_scores(list(scores.values()))}) == 0.75
+    assert mean_scores(list(scores.values())) == Recognition(4, 0.5, 0.5, 0.5)
 
 
 def test_published_network_has_card_and_manifest_entry(place_packs, tmp_path):

@@ -85,14 +85,14 @@ def fold_constants(file: Path) -> None:
     onnx.save(model, str(file))
 
 
-def store_half(source: Path, target: Path) -> None:
-    """Weights as float16 with a cast behind each: half the file, the arithmetic stays float32."""
+def store_half(source: Path, target: Path, smallest: int = 64) -> None:
+    """Weights of at least `smallest` numbers as float16 with a cast behind each: the arithmetic stays float32."""
     model = onnx.load(str(source))
     graph = model.graph
     casts = []
     for tensor in graph.initializer:
         values = numpy_helper.to_array(tensor)
-        if values.dtype != np.float32 or values.size < 64:
+        if values.dtype != np.float32 or values.size < smallest:
             continue
         name = tensor.name
         tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), name + "_half"))

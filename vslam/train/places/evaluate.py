@@ -71,8 +71,11 @@ def score_packs(describe: Describe, packs: list[PlacePack], box: tuple[int, int]
 
 
 def mean_scores(scores: list[Recognition]) -> Recognition:
-    """Plain means over sets, however large."""
-    means = [float(np.mean([getattr(s, key) for s in scores])) for key in ("recall", "auc", "recall_sure")]
+    """Plain means over sets, however large; those without an answer to any query are left out."""
+    asked = [s for s in scores if s.queries]
+    if not asked:
+        return Recognition(0, *[float("nan")] * 3)
+    means = [float(np.mean([getattr(s, key) for s in asked])) for key in ("recall", "auc", "recall_sure")]
     return Recognition(sum(s.queries for s in scores), *means)
 
 
