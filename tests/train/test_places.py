@@ -384,6 +384,14 @@ def test_backbone_of_another_place_network_can_be_the_start(place_packs, tmp_pat
     assert started.averaged.network.is_whitened
 
 
+def test_netvlad_begun_from_netvlad_keeps_its_clusters(place_packs, tmp_path):
+    first = train_places(config_for("netvlad", place_packs), tmp_path / "a", quiet=True).averaged.network
+    config = PlaceTrainConfig("netvlad", str(place_packs), steps=0, batch=4, views=SMALL, image_size=(64, 48))
+    trainer = train_places(config, tmp_path / "b", True, tmp_path / "a")
+    assert torch.equal(trainer.averaged.network.centres, first.centres)
+    assert trainer.averaged.network.is_whitened and not trainer.model.network.is_whitened
+
+
 def test_trunk_at_rate_zero_stays_as_it_is(place_packs, tmp_path):
     start = train_places(config_for("gem", place_packs), tmp_path / "start", quiet=True).averaged.state_dict()
     config = config_for("gem", place_packs, trunk_rate=0.0)

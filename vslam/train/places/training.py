@@ -99,16 +99,18 @@ class PlaceTrainer(Trainer):
 
     def prepare(self, start_from: Path | None) -> None:
         """What a fresh run begins with: another run's weights, or the trunk of another network; clusters; classes."""
+        whole = False
         if start_from is not None:
-            self.start_from(start_from)
+            whole = self.start_from(start_from)
         elif self.config.trunk:
             file = Path(self.config.trunk)
             state = read_checkpoint(file / CHECKPOINT if file.is_dir() else file)
-            for model in (self.model, self.averaged):
-                start_trunk(model.network.backbone, state["averaged"])
+            start_trunk(self.model.network.backbone, state["averaged"])
         if isinstance(self.model.network, NetVlad):
-            images = self._views(self.sampler.draw_pool(self.config.seed, 0, CLUSTER_VIEWS))
-            set_clusters(self.model.network, images, self.config.seed)
+            self.model.network.is_whitened.zero_()  # whole vectors are trained; whitening follows at the end
+            if not whole:
+                images = self._views(self.sampler.draw_pool(self.config.seed, 0, CLUSTER_VIEWS))
+                set_clusters(self.model.network, images, self.config.seed)
         if self.model.classifier is not None:
             self._begin_classes()
         self.averaged.load_state_dict(self.model.state_dict())
@@ -125,8 +127,9 @@ class PlaceTrainer(Trainer):
             with torch.no_grad():
                 weight.zero_().index_add_(0, label.to(self.device), places.to(self.device))
 
-    def start_from(self, file: Path) -> None:
-        """Take from another run's checkpoint what fits: all of the same network, the backbone of another one."""
+    def start_from(self, file: Path) -> bool:
+        """Take from another run's checkpoint what fits: all of the same network (returns True), else the backbone and
+        layers of the same shape."""
         state = read_checkpoint(file / CHECKPOINT if file.is_dir() else file)
         mine = self.model.state_dict()
         own = {
@@ -135,8 +138,8 @@ class PlaceTrainer(Trainer):
         }  # fmt: skip
         if not any(key.startswith("network.backbone.") for key in own):
             raise VslamError(f"{file}: holds network '{state['network']}', which has no backbone of a place network")
-        for model in (self.model, self.averaged):
-            model.load_state_dict(mine | own)
+        self.model.load_state_dict(mine | own)
+        return state["network"] == self.config.network
 
     def draw(self, index: int) -> dict[str, np.ndarray]:
         every = self.config.mine_every
