@@ -177,6 +177,10 @@ def test_command_trains_on_walks_and_writes_scores(tmp_path, capsys):
     assert cli_train.run(parse(cli_train, *words, "--out", str(tmp_path / "run"))) == 0
     assert "vslam export sequence" in capsys.readouterr().out
     assert (tmp_path / "run" / CHECKPOINT).is_file()
+    again = [*words[:-2], "0", "--quiet", "--init", str(tmp_path / "run"), "--out", str(tmp_path / "again")]
+    assert cli_train.run(parse(cli_train, *again)) == 0
+    first, second = (torch.load(tmp_path / run / CHECKPOINT, weights_only=True) for run in ("run", "again"))
+    assert all(torch.equal(value, second["averaged"][key]) for key, value in first["averaged"].items())
     assert '"position"' in (tmp_path / "run/sequence.json").read_text()
 
 

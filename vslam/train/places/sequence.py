@@ -112,7 +112,7 @@ def train_sequence(
     held_out = describe_walks(open_place_packs(Path(config.validation)), config) if config.validation else []
     trainer = SequenceTrainer(config, WindowSampler(walks, config), folder)
     if not trainer.resume() and start_from is not None:
-        trainer.start_from(start_from)
+        trainer.start_from(start_from / CHECKPOINT if start_from.is_dir() else start_from)
     journal = Journal(folder, quiet=quiet)
     (folder / "config.json").write_text(json.dumps(asdict(config), indent=1) + "\n")
 

@@ -101,7 +101,7 @@ class PlaceTrainer(Trainer):
         """What a fresh run begins with: another run's weights, or the trunk of another network; clusters; classes."""
         whole = False
         if start_from is not None:
-            whole = self.start_from(start_from)
+            whole = self.take_weights(start_from)
         elif self.config.trunk:
             file = Path(self.config.trunk)
             state = read_checkpoint(file / CHECKPOINT if file.is_dir() else file)
@@ -127,7 +127,7 @@ class PlaceTrainer(Trainer):
             with torch.no_grad():
                 weight.zero_().index_add_(0, label.to(self.device), places.to(self.device))
 
-    def start_from(self, file: Path) -> bool:
+    def take_weights(self, file: Path) -> bool:
         """Take from another run's checkpoint what fits: all of the same network (returns True), else the backbone and
         layers of the same shape."""
         state = read_checkpoint(file / CHECKPOINT if file.is_dir() else file)
