@@ -42,6 +42,11 @@ def njit(function=None, **options):
     return numba.njit(**options) if function is None else numba.njit(**options)(function)
 
 
+def inner(function=None, **options):
+    """As `njit`, for a kernel that only other kernels call: without an entry from Python a fifth less to compile."""
+    return njit(function, no_cpython_wrapper=True, **options)
+
+
 @intrinsic
 def popcount(typing_context, word):
     """Number of ones of a uint64, one machine instruction."""

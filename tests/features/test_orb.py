@@ -9,11 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import naive
+from tests.entry import entry
 from tests.world import filmed
 from vslam.features import orb
 from vslam.features.orb import MARGIN, Config, Orb
 from vslam.matching.matcher import MutualMatcher
 
+opposite_pairs, local_maxima = entry(orb.opposite_pairs), entry(orb.local_maxima)
+smaller_eigenvalue = entry(orb.smaller_eigenvalue)
 EVERY_CORNER = 20000
 FINEST = Config(levels=1)
 
@@ -49,7 +52,7 @@ def inside(xy: np.ndarray, low: float, width: float, height: float) -> np.ndarra
 @settings(deadline=None, max_examples=30)
 def test_opposite_pairs_equals_naive_twin(seed, width):
     image, out = random_image(seed), np.zeros((40, 48), np.uint8)
-    orb.opposite_pairs(image, width, out)
+    opposite_pairs(image, width, out)
     expected = np.zeros_like(out)
     for y in range(3, 37):
         for x in range(3, width - 3):
@@ -61,13 +64,13 @@ def test_opposite_pairs_equals_naive_twin(seed, width):
 @settings(deadline=None, max_examples=30)
 def test_local_maxima_equals_naive_twin(seed, width, threshold):
     score, corners = random_image(seed), np.empty((500, 2), np.float32)
-    count = orb.local_maxima(score, width, np.uint8(threshold), corners)
+    count = local_maxima(score, width, np.uint8(threshold), corners)
     assert [tuple(c) for c in corners[:count]] == naive.local_maxima(score, width, threshold, MARGIN)
 
 
 def test_local_maxima_stop_where_their_place_ends():
     score, corners = random_image(0), np.full((5, 2), -1, np.float32)
-    assert orb.local_maxima(score, 48, np.uint8(0), corners[:3]) == 3
+    assert local_maxima(score, 48, np.uint8(0), corners[:3]) == 3
     assert (corners[3:] == -1).all()
 
 
@@ -77,7 +80,7 @@ def test_smaller_eigenvalue_equals_naive_twin(seed, x, y):
     image = random_image(seed)
     # float32 result; the difference of trace and root, both below 50 * 255^2, loses 1e-9 of double precision
     expected = naive.smaller_eigenvalue(image, x, y)
-    assert orb.smaller_eigenvalue(image, x, y) == pytest.approx(expected, rel=2e-7, abs=1e-8)
+    assert smaller_eigenvalue(image, x, y) == pytest.approx(expected, rel=2e-7, abs=1e-8)
 
 
 # -- the extractor ----------------------------------------------------------------------------------------------

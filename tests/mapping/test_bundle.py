@@ -7,14 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.entry import entry
 from tests.mapping.naive_bundle import PINHOLE, cost, numeric_jacobians, world
 from vslam.geometry import se3
-from vslam.mapping.bundle import adjust, solver
-from vslam.mapping.bundle.envelope import allocate, factorise, substitute
+from vslam.mapping.bundle import adjust, envelope, solver
+from vslam.mapping.bundle.envelope import allocate
 from vslam.mapping.bundle.normal import _jacobians
 from vslam.mapping.bundle.problem import evaluate
 from vslam.mapping.bundle.schur import _levenberg, solve_schur
 
+factorise, substitute = entry(envelope.factorise), entry(envelope.substitute)
 SOLVERS = ["numba", "g2o"]
 SIZES = {
     "small": {"free": 4, "fixed": 2, "points": 60, "edges": 200, "mono": 0.3},

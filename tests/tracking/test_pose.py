@@ -5,10 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.entry import entry
 from tests.world import CAMERA
 from vslam.geometry import se3
-from vslam.tracking.pose import MONO_GATE, STEREO_GATE, add_point, point_chi2, refine_pose, solve6
+from vslam.tracking import pose
+from vslam.tracking.pose import MONO_GATE, STEREO_GATE, refine_pose
 
+add_point, point_chi2, solve6 = map(entry, (pose.add_point, pose.point_chi2, pose.solve6))
 PINHOLE = CAMERA.pinhole
 SIGMA, DISPARITY_SIGMA = 0.8, 0.3
 START = np.array([0.03, -0.02, 0.04, 0.02, -0.03, 0.01])  # 5 cm and 2 degrees off

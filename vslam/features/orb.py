@@ -16,7 +16,7 @@ import numpy as np
 
 from vslam.features.brief import ANGLES, RADIUS, rotated_offsets
 from vslam.features.spread import spread_into
-from vslam.kernels import njit
+from vslam.kernels import inner, njit
 from vslam.types import Features
 
 ENOUGH = 2  # corners for each keypoint wanted: some to choose from
@@ -151,7 +151,7 @@ def select(
     return total
 
 
-@njit
+@inner
 def opposite_pairs(image, width, out):
     """By how much every diameter of FAST's circle has an end brighter (or darker) than the centre, uint8.
 
@@ -182,7 +182,7 @@ def opposite_pairs(image, width, out):
             row[x] = max(np.uint8(max(bright, here) - here), np.uint8(here - min(dark, here)))
 
 
-@njit
+@inner
 def local_maxima(score, width, threshold, corners):
     """Pixels above `threshold` that no neighbour exceeds, away from the border, into `corners`; returns their number.
 
@@ -210,7 +210,7 @@ def local_maxima(score, width, threshold, corners):
     return count
 
 
-@njit(fastmath=True)
+@inner(fastmath=True)
 def smaller_eigenvalue(image, x, y):
     """Smaller eigenvalue of the gradient's second-moment matrix over a 5x5 window, in squared grey levels."""
     xx, xy, yy = 0, 0, 0
@@ -224,7 +224,7 @@ def smaller_eigenvalue(image, x, y):
     return np.float32(0.5 * (xx + yy - math.sqrt((xx - yy) * (xx - yy) + 4.0 * xy * xy)))
 
 
-@njit(fastmath=True)
+@inner(fastmath=True)
 def refine_corner(image, x, y, out):
     """Sub-pixel position: up the response at most CLIMB pixels, then the peak of a quadratic through 3x3 of it."""
     r = np.empty((3, 3), np.float32)
@@ -278,7 +278,7 @@ def describe(atlas, blurred, tops, ratios, level_xy, level, offsets, xy, angle, 
         xy[i, 1] = (level_xy[i, 1] + 0.5) * ratios[level[i], 1] - 0.5
 
 
-@njit(fastmath=True)
+@inner(fastmath=True)
 def centroid_angle(image, column, row):
     """Direction from the centre of a disc of RADIUS to its centre of brightness, radians (Rublee et al., 3.2)."""
     mx, my = 0, 0

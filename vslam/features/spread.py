@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vslam.kernels import njit
+from vslam.kernels import inner, njit
 
 PER_CELL = 9  # points that a cell gives on average: fewer would take weak corners that are not found again
 
@@ -50,7 +50,7 @@ def spread_into(xy, score, start, stop, width, height, wanted, chosen):
     return done
 
 
-@njit
+@inner
 def _score_floor(score, start, best, wanted):
     """The score that about `wanted` of the cells' best points reach, found by bisection."""
     low, high = np.inf, -np.inf

@@ -11,13 +11,13 @@ from math import atan2, sin, sqrt, tan
 
 import numpy as np
 
-from vslam.kernels import njit
+from vslam.kernels import inner, njit
 
 SMALL_ANGLE = 0.05
 """Radians below which a series of three terms is exact to double precision, and more exact than the closed form."""
 
 
-@njit
+@inner
 def exp_kernel(xi, T):
     """Write `exp(xi)`, xi (6,), into the upper three rows of `T` (3 or 4, 4)."""
     a, b, c = xi[3], xi[4], xi[5]
@@ -50,7 +50,7 @@ def exp_kernel(xi, T):
     T[2, 3] = keep * z + B * (a * y - b * x) + C * dot * c
 
 
-@njit
+@inner
 def log_kernel(T, xi):
     """Write `log(T)`, T (3 or 4, 4), into `xi` (6,); the angle is in [0, pi]."""
     # Quaternion from the largest of its four components (Shepperd): w, x, y or z squared times 4.
@@ -89,7 +89,7 @@ def log_kernel(T, xi):
     xi[3], xi[4], xi[5] = a, b, c
 
 
-@njit
+@inner
 def multiply_kernel(A, B, out):
     """Write `A B` into the upper three rows of `out`; all (3 or 4, 4) rigid, `out` neither A nor B."""
     for i in range(3):

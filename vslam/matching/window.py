@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from vslam.kernels import njit
+from vslam.kernels import inner, njit
 from vslam.matching.distance import distance
 
 CELL = 16
@@ -88,7 +88,7 @@ def search_projected(
     return found
 
 
-@njit(fastmath=True)
+@inner(fastmath=True)
 def _turn(angle):
     """The angle's equivalent within +-pi, for differences of two angles within +-2 pi."""
     if angle > math.pi:
@@ -98,7 +98,7 @@ def _turn(angle):
     return angle
 
 
-@njit(fastmath=True)
+@inner(fastmath=True)
 def _faces(T_cw, normal, x, y, z):
     """Whether the view direction (x, y, z) is within 60 degrees of one from which the point has been seen."""
     nx, ny, nz = normal[0], normal[1], normal[2]

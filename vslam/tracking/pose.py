@@ -8,7 +8,7 @@ import numpy as np
 
 from vslam.geometry.gates import MONO_GATE, STEREO_GATE
 from vslam.geometry.se3 import exp_kernel, log_kernel, orthonormalise
-from vslam.kernels import njit
+from vslam.kernels import inner, njit
 
 FAST = {"reassoc", "contract", "arcp", "nsz"}  # all liberties but the one to assume that nothing is NaN
 MAX_NOISE = 8.0  # a frame's keypoints are at most so many times less exact than their sigma says
@@ -65,7 +65,7 @@ def refine_pose(T_cw, pinhole, xyz, uv, disparity, sigma, disparity_sigma, expec
     return count, noise
 
 
-@njit(fastmath=FAST)
+@inner(fastmath=FAST)
 def add_expected(T_cw, expected, weight, H, g):
     """Add what the motion model says: the increment that leads from `T_cw` to `expected` (4, 4), both rigid."""
     T_expected_camera, increment = np.empty((4, 4)), np.empty(6)
@@ -76,7 +76,7 @@ def add_expected(T_cw, expected, weight, H, g):
         g[k] += weight[k] * increment[k]
 
 
-@njit(fastmath=FAST)
+@inner(fastmath=FAST)
 def image_noise(T_cw, pinhole, xyz, uv, sigma):
     """How many times `sigma` the median residual asks for; found by counting, as a median needs a sort."""
     bins = np.zeros(128, np.int64)
@@ -91,7 +91,7 @@ def image_noise(T_cw, pinhole, xyz, uv, sigma):
     return 1.0
 
 
-@njit(fastmath=FAST)
+@inner(fastmath=FAST)
 def point_chi2(T, pinhole, p, uv, disparity, sigma, disparity_sigma):
     """Squared residual in units of its standard deviations; huge behind the camera."""
     x = T[0, 0] * p[0] + T[0, 1] * p[1] + T[0, 2] * p[2] + T[0, 3]
@@ -105,7 +105,7 @@ def point_chi2(T, pinhole, p, uv, disparity, sigma, disparity_sigma):
     return ru * ru + rv * rv + rd * rd
 
 
-@njit(fastmath=FAST)
+@inner(fastmath=FAST)
 def add_point(T, pinhole, p, uv, disparity, sigma, disparity_sigma, robust, H, g):
     """Add one point's rows to the normal equations of a left increment (rho, phi) of `T`."""
     x = T[0, 0] * p[0] + T[0, 1] * p[1] + T[0, 2] * p[2] + T[0, 3]
@@ -132,7 +132,7 @@ def add_point(T, pinhole, p, uv, disparity, sigma, disparity_sigma, robust, H, g
         add_row(0.0, 0.0, -pinhole[4] * iz * iz, x, y, z, wd, rd, H, g)
 
 
-@njit(fastmath=FAST)
+@inner(fastmath=FAST)
 def add_row(a, b, c, x, y, z, weight, residual, H, g):
     """One residual whose derivative by the point in the camera frame (x, y, z) is (a, b, c)."""
     j3, j4, j5 = y * c - z * b, z * a - x * c, x * b - y * a
@@ -166,7 +166,7 @@ def add_row(a, b, c, x, y, z, weight, residual, H, g):
     g[5] += w5 * residual
 
 
-@njit(fastmath=FAST)
+@inner(fastmath=FAST)
 def solve6(H, g, x):
     """Solve `H x = g` by Cholesky in place, lower triangle of `H` (6, 6); False where `H` is not positive definite."""
     for i in range(6):
@@ -193,7 +193,7 @@ def solve6(H, g, x):
     return True
 
 
-@njit(fastmath=FAST)
+@inner(fastmath=FAST)
 def between(T_a, T_b, out):
     """`out = T_a T_b^-1` for rigid motions (3 or 4, 4), the upper three rows."""
     for i in range(3):
@@ -204,7 +204,7 @@ def between(T_a, T_b, out):
             out[i, 3] -= out[i, j] * T_b[j, 3]
 
 
-@njit
+@inner
 def move(update, T):
     """`T = update T` in place for rigid motions (3 or 4, 4), the upper three rows; the rotation stays exact."""
     for j in range(4):

@@ -12,7 +12,7 @@ import numpy as np
 
 from vslam.config import DepthConfig
 from vslam.geometry.se3 import exp_kernel
-from vslam.kernels import njit
+from vslam.kernels import inner, njit
 from vslam.tracking.pose import FAST, add_expected, add_point, add_row, between, move, solve6
 from vslam.types import Camera, Surface
 
@@ -80,7 +80,7 @@ def fill_surface(
             cell_normal(xyz, r, c, 4.0 * max_step, normal[r, c])
 
 
-@njit(fastmath=FAST)
+@inner(fastmath=FAST)
 def cell_normal(xyz, r, c, max_step, out):
     """Normal of a cell from its four neighbours, towards the camera; left at zero across a step."""
     z = xyz[r, c, 2]
@@ -134,7 +134,7 @@ def align(
     return share, rms
 
 
-@njit(fastmath=FAST)
+@inner(fastmath=FAST)
 def add_surface(
     T_cw, pinhole, surface_xyz, surface_normal, surface_sigma, other_xyz, other_normal, T_other_world, weight, reach,
     H, g,
@@ -152,7 +152,9 @@ def add_surface(
                 if nx == 0.0 and ny == 0.0 and nz == 0.0:
                     continue
                 total += 1
-                x, y, z = float(surface_xyz[r, c, 0]), float(surface_xyz[r, c, 1]), float(surface_xyz[r, c, 2])
+                # of add_row's type in pose.py, lest it be compiled twice; float() would leave them float32
+                here = surface_xyz[r, c]
+                x, y, z = np.float64(here[0]), np.float64(here[1]), np.float64(here[2])
                 px = T[0, 0] * x + T[0, 1] * y + T[0, 2] * z + T[0, 3]
                 py = T[1, 0] * x + T[1, 1] * y + T[1, 2] * z + T[1, 3]
                 pz = T[2, 0] * x + T[2, 1] * y + T[2, 2] * z + T[2, 3]

@@ -13,7 +13,7 @@ from math import sqrt
 
 import numpy as np
 
-from vslam.kernels import njit
+from vslam.kernels import inner
 
 PIVOT_FLOOR = 1e-15
 """A pivot below this part of its diagonal element is rounding: the matrix is not positive definite."""
@@ -28,7 +28,7 @@ def allocate(first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.zeros(int(ends[-1]) if len(ends) else 0), origin.astype(np.int64)
 
 
-@njit(fastmath={"reassoc", "contract", "nsz"})
+@inner(fastmath={"reassoc", "contract", "nsz"})
 def _dot(x, y):
     total = 0.0
     for k in range(x.shape[0]):
@@ -36,7 +36,7 @@ def _dot(x, y):
     return total
 
 
-@njit
+@inner
 def factorise(values, origin, first):
     """Turn the matrix into its Cholesky factor L (rows, in place); False if it is not positive definite."""
     for i in range(origin.shape[0]):
@@ -54,7 +54,7 @@ def factorise(values, origin, first):
     return True
 
 
-@njit
+@inner
 def substitute(values, origin, first, x):
     """Solve `L L^T x = b` in place, x (6 F,) holds b at first."""
     n = origin.shape[0]

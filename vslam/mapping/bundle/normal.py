@@ -5,19 +5,16 @@ Kernels take the arrays in named tuples; `slot` numbers the free poses and is -1
 
 from __future__ import annotations
 
-from functools import partial
 from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
 
-from vslam.kernels import njit
+from vslam.kernels import inner
 from vslam.mapping.bundle.problem import MIN_DEPTH
 
 RELAXED = {"reassoc", "contract", "nsz", "arcp"}
 """Sums may be reordered; NaN and infinity keep their meaning."""
-inner = partial(njit, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-"""For kernels that only kernels call: a fifth less to compile."""
 
 
 class Graph(NamedTuple):
@@ -44,7 +41,7 @@ class Normal(NamedTuple):
     cross: np.ndarray  # (M, 6, 3)
 
 
-@inner()
+@inner
 def _transform(T, X):
     """The point X (3,) in the camera `T` (4, 4)."""
     x, y, z = X[0], X[1], X[2]
@@ -55,7 +52,7 @@ def _transform(T, X):
     )
 
 
-@inner()
+@inner
 def _residual(graph, m, x, y, z):
     """Measured minus predicted (u, v, disparity) of observation m, and its chi2; disparity 0 when there is none."""
     fx, fy, cx, cy, bf = graph.pinhole
@@ -70,7 +67,7 @@ def _residual(graph, m, x, y, z):
     return du, dv, dd, chi2 + graph.weight[m, 1] * dd * dd
 
 
-@inner()
+@inner
 def evaluate(graph, poses, points, chi2, depth):
     """Write chi2 (M,) and camera depth (M,) of all observations; return the robust cost of the active ones."""
     cost = 0.0

@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 
 from vslam.geometry.se3 import exp_kernel, multiply_kernel
-from vslam.kernels import njit
+from vslam.kernels import inner, njit
 from vslam.mapping.bundle import envelope
 from vslam.mapping.bundle.envelope import factorise, substitute
-from vslam.mapping.bundle.normal import RELAXED, Graph, Normal, evaluate, inner, linearise
+from vslam.mapping.bundle.normal import RELAXED, Graph, Normal, evaluate, linearise
 from vslam.mapping.bundle.problem import MONO_GATE, STEREO_GATE, Problem, Solution
 
 INITIAL_DAMPING = 1e-5
@@ -39,7 +39,7 @@ class Reduced(NamedTuple):
     scratch: np.ndarray  # (6, 3)
 
 
-@inner()
+@inner
 def _invert_point(H, damping, out):
     """Inverse of the damped symmetric 3x3 block (xx xy xz yy yz zz), all zero where it is singular."""
     a, b, c, d, e, f = H[0] + damping, H[1], H[2], H[3] + damping, H[4], H[5] + damping
@@ -124,7 +124,7 @@ def _points_step(graph, normal, reduced):
         reduced.point_step[j, 2] = V[2] * bx + V[4] * by + V[5] * bz
 
 
-@inner()
+@inner
 def _predicted_gain(normal, reduced, damping):
     """The gain of the linear model, `step . (damping step + b)`."""
     gain = 0.0
@@ -139,7 +139,7 @@ def _predicted_gain(normal, reduced, damping):
     return gain
 
 
-@inner()
+@inner
 def _move(graph, poses, points, reduced, new_poses, new_points, increment):
     """Write the state after the step; fixed poses are not touched. `increment` (4, 4) is scratch."""
     for k in range(poses.shape[0]):
@@ -151,7 +151,7 @@ def _move(graph, poses, points, reduced, new_poses, new_points, increment):
             new_points[j, a] = points[j, a] + reduced.point_step[j, a]
 
 
-@inner()
+@inner
 def _accept(new_poses, new_points, poses, points):
     """Copy the new state; an assignment of arrays, `poses[:] = new_poses`, takes numba 4 s longer to compile."""
     for k in range(poses.shape[0]):
@@ -163,7 +163,7 @@ def _accept(new_poses, new_points, poses, points):
             points[j, a] = new_points[j, a]
 
 
-@inner()
+@inner
 def _largest_diagonal(normal):
     largest = 0.0
     for p in range(normal.pose_H.shape[0]):
@@ -174,7 +174,7 @@ def _largest_diagonal(normal):
     return largest
 
 
-@inner()
+@inner
 def _step(graph, normal, reduced, damping):
     """Solve the damped normal equations; False if they are not positive definite."""
     _reduce(graph, normal, damping, reduced)
