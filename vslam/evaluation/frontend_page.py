@@ -77,6 +77,9 @@ def _boxes(values: list[np.ndarray], colours: list[str], high: float) -> Picture
         items.append(Line(np.array([[low, y], [top, y]]), colour, 1.5))
         items.append(Box(first, y - 5, max(third - first, 1.0), 10, colour))
         items.append(Line(np.array([[middle, y - 8], [middle, y + 8]]), "ink", 1.5))
+        on_right = top < (x.start + x.end) * 0.8
+        place = (top + 8, "start") if on_right else (low - 8, "end")
+        items.append(Label(place[0], y + 4, f"{np.median(each):.3g}", "muted", place[1]))
     return Picture(charts.CHART_WIDTH, ROW * len(values) + 4, tuple(items))
 
 
