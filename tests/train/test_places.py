@@ -292,6 +292,17 @@ def test_vlad_equals_the_sum_over_all_differences():
     assert torch.allclose(network.vlad(local), F.normalize(blocks.flatten(1), dim=1), atol=1e-5)
 
 
+def test_whitened_descriptors_have_a_constant_share_of_the_cosine():
+    torch.manual_seed(1)
+    network = NetVlad().eval()
+    network.is_whitened.fill_(1)
+    local = F.normalize(torch.randn(5, network.widths.local, 3, 4), dim=1)
+    found = network.head(local)
+    assert found.shape == (5, network.widths.descriptor)
+    white = F.normalize(network.whiten(network.vlad(local)[:, :, None, None])[:, :, 0, 0], dim=1)
+    assert torch.allclose(found @ found.T, 0.5 + 0.5 * white @ white.T, atol=1e-5)
+
+
 def test_k_means_finds_separate_clusters():
     rng = np.random.default_rng(2)
     centres = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])

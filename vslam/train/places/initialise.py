@@ -59,7 +59,7 @@ def k_means(points: np.ndarray, count: int, rng: np.random.Generator) -> np.ndar
 def set_whitening(network: NetVlad, images: list[np.ndarray], device: torch.device) -> None:
     """The linear layer that turns whole vectors to their principal axes and gives each axis the same spread."""
     whole = describe_images(network, images, device).astype(np.float64)
-    mean, matrix = whitening(whole, network.widths.descriptor)
+    mean, matrix = whitening(whole, network.whiten.out_channels)
     matrix /= np.abs(matrix).max()  # descriptors are brought to unit length, and half precision ends at 65504
     with torch.no_grad():
         network.whiten.weight.copy_(torch.from_numpy(matrix)[:, :, None, None])

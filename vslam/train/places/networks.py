@@ -110,8 +110,13 @@ class CosPlace(Gem):
 class NetVlad(nn.Module):
     """Soft-assigned sums of differences from cluster centres (Arandjelovic et al. 2016), reduced by PCA whitening.
 
-    While `is_whitened` is 0 the descriptor is the whole vector; `whiten` is set from data at the end of training.
+    While `is_whitened` is 0 the descriptor is the whole vector; `whiten` is set from data at the end of training. One
+    entry of the reduced vector is constant: whitened vectors of different places stand at right angles, those of
+    GeM do not, and one threshold of the cosine shall serve both.
     """
+
+    constant = 0.5
+    """Of the cosine of any two descriptors; the rest of it, up to 1, is the whitened vectors'."""
 
     def __init__(self, widths: PlaceWidths = PlaceWidths()):
         super().__init__()
@@ -120,7 +125,7 @@ class NetVlad(nn.Module):
         self.last = nn.Conv2d(widths.deep, widths.local, 1)
         self.assign = nn.Conv2d(widths.local, widths.clusters, 1, bias=False)
         self.centres = nn.Parameter(F.normalize(torch.randn(widths.clusters, widths.local), dim=1))
-        self.whiten = nn.Conv2d(widths.clusters * widths.local, widths.descriptor, 1)
+        self.whiten = nn.Conv2d(widths.clusters * widths.local, widths.descriptor - 1, 1)
         self.register_buffer("is_whitened", torch.tensor(0))
 
     def forward(self, image: Tensor) -> Tensor:
@@ -129,7 +134,11 @@ class NetVlad(nn.Module):
     def head(self, local: Tensor) -> Tensor:
         """Descriptors (N, D), or whole vectors before whitening, of maps that `local` gave."""
         whole = self.vlad(local)
-        return unit(self.whiten(whole[:, :, None, None])[:, :, 0, 0]) if self.is_whitened else whole
+        if not self.is_whitened:
+            return whole
+        places = unit(self.whiten(whole[:, :, None, None])[:, :, 0, 0])
+        constant = places[:, :1] * 0 + self.constant**0.5
+        return torch.cat([places * (1 - self.constant) ** 0.5, constant], dim=1)
 
     def local(self, image: Tensor) -> Tensor:
         """Local features (N, C, h, w) of unit length."""
