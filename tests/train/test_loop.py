@@ -160,15 +160,20 @@ import torch
 torch.set_num_threads(1)
 from vslam.train.data.pairs import PairConfig
 from vslam.train.run import make_sampler, train
-from vslam.train.settings import TrainConfig
+from vslam.train.settings import LossWeights, TrainConfig
 pairs = PairConfig(width=128, height=96, points=60, max_gap=8)
 out = Path(sys.argv[2])
-t = train(TrainConfig(network="tiny", packs=sys.argv[1], steps=3, batch=1, pairs=pairs), out, quiet=True)
+losses = LossWeights()
+if sys.argv[3] == "detector":
+    losses = LossWeights(descriptor=0, bits_float=0, bits=0, balance=0, reliability=0)
+config = TrainConfig(network="tiny", packs=sys.argv[1], steps=3, batch=1, pairs=pairs, losses=losses)
+t = train(config, out, quiet=True)
 torch.save(torch.cat([p.detach().flatten() for p in t.model.parameters()]), out / f"weights{t.rank}.pt")
 """
 
 
-def test_two_processes_end_with_the_same_weights(packs, tmp_path):
+@pytest.mark.parametrize("losses", ["all", "detector"])
+def test_two_processes_end_with_the_same_weights(packs, tmp_path, losses):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -176,7 +181,7 @@ def test_two_processes_end_with_the_same_weights(packs, tmp_path):
     for rank in (0, 1):
         own = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         environment = {**os.environ, **own, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-c", WORKER, str(packs), str(tmp_path)]
+        command = [sys.executable, "-c", WORKER, str(packs), str(tmp_path), losses]
         started.append(subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True))
     for process in started:
         _, errors = process.communicate(timeout=200)
@@ -222,3 +227,9 @@ def test_heads_without_weight_are_left_out(config, tmp_path):
     before = trainer.model.network.descriptor.weight.detach().clone()
     assert set(trainer.one_step()) == {"detector", "detector_warped", "place", "loss"}
     assert torch.equal(before, trainer.model.network.descriptor.weight)
+
+
+def test_a_run_without_any_loss_is_refused(config, tmp_path):
+    nothing = LossWeights(**dict.fromkeys(vars(LossWeights()), 0.0))
+    with pytest.raises(VslamError, match="every weight is 0"):
+        make_trainer(dataclasses.replace(config, losses=nothing), tmp_path)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vslam.errors import VslamError
 from vslam.train import losses
 from vslam.train.networks.light import LightNet, normalise
 from vslam.train.settings import LossWeights
@@ -31,6 +32,8 @@ class JointModel(nn.Module):
 
     def __init__(self, network: LightNet, weights: LossWeights = LossWeights()):
         super().__init__()
+        if not any(vars(weights).values()):
+            raise VslamError("losses: every weight is 0, so nothing would be learned; give one of them a value")
         self.network = network
         self.weights = weights
         self.scales = nn.Parameter(torch.full((3,), float(np.log(START_SCALE))))
