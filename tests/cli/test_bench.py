@@ -63,3 +63,10 @@ def test_bench_says_mistakes_in_one_line(folder, capsys, words, expected):
 def test_bench_names_a_folder_without_pictures(tmp_path, capsys):
     assert "no images here" in error(capsys, "bench", "frontend", "--path", tmp_path)
     assert "no such file or folder" in error(capsys, "bench", "frontend", "--path", tmp_path / "none")
+
+
+def test_bench_reads_layouts(capsys):
+    words = ["bench", "frontend", "--dataset", "sample", "--max-frames", "3", "--keypoints", "100", "--quiet"]
+    assert main(words) == 0
+    assert "sample: 3 pictures at 320x240" in capsys.readouterr().out
+    assert "which pictures?" in error(capsys, "bench", "frontend")

@@ -68,9 +68,10 @@ def _add_motion(command: argparse.ArgumentParser) -> None:
 
 
 def _add_frontend(frontend: argparse.ArgumentParser) -> None:
-    frontend.add_argument(
-        "--path", type=Path, required=True, help="a folder of images, a sequence's folder, or a video"
-    )
+    from vslam.registry import names
+
+    frontend.add_argument("--path", type=Path, help="a folder of images, a sequence's folder, or a video")
+    frontend.add_argument("--dataset", choices=names("datasets"), help="read --path as this layout")
     frontend.add_argument("--ratio", type=float, default=0.7, help="of the ratio test (%(default)s)")
     frontend.add_argument(
         "--f-rej-th", type=float, default=5.0, metavar="PX", help="from the epipolar line, at most (%(default)s)"
@@ -173,24 +174,37 @@ def _write_json(options: argparse.Namespace, found: dict[str, Any]) -> None:
 
 def _frontend(options: argparse.Namespace) -> int:
     from vslam.evaluation import frontend, plot
-    from vslam.evaluation.pictures import open_pictures
 
     rules = read_rules(options)
     if options.plot:
         plot.check_suffix(options.plot)
-    pictures = open_pictures(options.path, step=options.step, most=options.max_frames)
+    pictures, name = _pictures(options)
     chosen = _chosen(options)
     with _progress(pictures, options.quiet) as on_picture:
         found = frontend.score_frontends(pictures, chosen, rules, on_picture)
     table = rows(found)
-    print(header(found, options.path))
+    print(header(found, name))
     print(text_table(table))
     _write_json(options, found)
     if options.plot:
         from vslam.evaluation.frontend_page import write_page
 
-        write_page(options.plot, found, f"Front ends on {options.path.name}", table)
+        write_page(options.plot, found, f"Front ends on {name}", table)
     return 0
+
+
+def _pictures(options: argparse.Namespace) -> tuple[Any, str]:
+    """The pictures that the options name, and what to call them."""
+    from vslam.datasets import open_dataset
+    from vslam.errors import VslamError
+    from vslam.evaluation.pictures import DatasetPictures, open_pictures
+
+    if options.dataset:
+        dataset = open_dataset(options.dataset, options.path)
+        return DatasetPictures(dataset, options.step, options.max_frames), dataset.name
+    if options.path is None:
+        raise VslamError("which pictures? Give a folder of images or a video with --path, or --dataset sample")
+    return open_pictures(options.path, step=options.step, most=options.max_frames), options.path.name
 
 
 def read_rules(options: argparse.Namespace) -> Any:
@@ -248,12 +262,12 @@ def read_size(text: str) -> tuple[int, int]:
     raise VslamError(f"--image-size {text}: expected WIDTHxHEIGHT in pixels, for example 320x240, or 0x0")
 
 
-def header(found: dict[str, Any], path: Path) -> str:
+def header(found: dict[str, Any], name: str) -> str:
     """What was measured, in one line."""
     width, height = found["image_size"]
     rules = found["rules"]
     return (
-        f"{path.name}: {found['pictures']} pictures at {width}x{height}, {rules['keypoints']} keypoints wanted, "
+        f"{name}: {found['pictures']} pictures at {width}x{height}, {rules['keypoints']} keypoints wanted, "
         f"ratio test {rules['ratio']:g}, epipolar distance {rules['reject_px']:g} px; "
         f"OpenCV's ORB at 640x480: {found['peer_cpu_ms']:.2f} ms CPU"
     )
@@ -282,9 +296,7 @@ def _progress(pictures: Any, quiet: bool) -> Any:
 
     @contextmanager
     def bar():
-        left = len(pictures.files[pictures.start :: pictures.step]) or None
-        total = min(left, pictures.most) if left and pictures.most else left or pictures.most
-        with tqdm(total=total, unit="picture", disable=quiet or None, leave=False) as shown:
+        with tqdm(total=len(pictures) or None, unit="picture", disable=quiet or None, leave=False) as shown:
             yield lambda: shown.update()
 
     return bar()

@@ -12,7 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vslam.errors import VslamError
+from vslam.datasets.dataset import Dataset
+from vslam.errors import FrameError, VslamError
 
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".pgm", ".ppm", ".tif", ".tiff"}
 VIDEOS = {".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg"}
@@ -38,6 +39,11 @@ class Pictures:
     start: int = 0
     step: int = 1
     most: int | None = None
+
+    def __len__(self) -> int:
+        """How many there are at most; 0 where nobody knows."""
+        count = len(self.files[self.start :: self.step])
+        return min(count, self.most or count) if self.files else self.most or 0
 
     def __iter__(self) -> Iterator[Picture]:
         return itertools.islice(self._read_files() if self.files else self._read_video(), self.most)
@@ -68,6 +74,31 @@ class Pictures:
                 index += 1
         finally:
             video.release()
+
+
+@dataclass(frozen=True)
+class DatasetPictures:
+    """The pictures of a sequence that a layout reads; iterating leaves out what does not decode."""
+
+    dataset: Dataset
+    step: int = 1
+    most: int | None = None
+
+    def __len__(self) -> int:
+        return min(len(range(0, len(self.dataset), self.step)), self.most or len(self.dataset))
+
+    def __iter__(self) -> Iterator[Picture]:
+        return itertools.islice(self._read(), self.most)
+
+    def _read(self) -> Iterator[Picture]:
+        for index in range(0, len(self.dataset), self.step):
+            began = time.perf_counter()
+            try:
+                image = self.dataset.load(index).image
+            except FrameError:
+                continue
+            grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+            yield Picture(f"{index:06}", np.ascontiguousarray(grey), time.perf_counter() - began)
 
 
 def open_pictures(path: Path, start: int = 0, step: int = 1, most: int | None = None) -> Pictures:
