@@ -86,7 +86,7 @@ class RecognitionConfig:
     min_matches: int = 12  # by appearance, for a first pose
     search_px: float = 10.0  # around the projection of a map point through that pose, at 640 pixels width
     min_inliers: int = 40  # points of the map found, after the last refinement
-    min_share: float = 0.15  # of the points that should be in view
+    min_share: float = 0.05  # of the points that should be in view
     candidates: int = 5  # places compared with a frame when lost
     keyframes: int = 5  # around the one that is like it, whose points are looked for
 
@@ -96,23 +96,24 @@ class LoopConfig:
     """Closing loops: places seen again after a while."""
 
     close: bool = True
-    candidates: int = 3  # places compared with each keyframe
+    candidates: int = 2  # places compared with each keyframe
+    min_score: float = 0.6  # likeness (cosine) of places worth comparing; the same place has 0.75 to 1
     min_gap_s: float = 10.0  # a place seen less than this ago is no revisit
-    drift_m: float = 0.2  # the error of the way since a place was seen is at most this ...
-    drift_share: float = 0.03  # ... and this part of its length; more is another place that looks alike
-    drift_deg: float = 20.0
+    drift_m: float = 0.2  # the error of the way since a place was seen is at most this and drift_deg ...
+    drift_deg: float = 5.0
+    drift_share: float = 0.03  # ... and this part of its length and turns; more is another place that looks alike
     witnesses: int = 2  # of the last keyframes that must see the same loop
     memory: int = 4  # keyframes after which a witness is forgotten
     agree_m: float = 0.1  # between the corrections that two witnesses call for,
     agree_deg: float = 3.0
-    global_iterations: int = 10  # of bundle adjustment of the whole map after a loop
+    global_iterations: int = 40  # of bundle adjustment of the whole map after a loop
 
 
 @dataclass(frozen=True)
 class PlaceConfig:
     """Which network describes a whole image, for loop closing and relocalisation; `none` for neither."""
 
-    name: str = "none"
+    name: str = "gem"
     options: dict[str, Any] = field(default_factory=dict)  # the network's own settings, see its Config
 
 

@@ -48,10 +48,10 @@ class System:
         config = config or Config()
         self.camera, self._config = camera, config
         extractor = make_extractor(config.extractor)
-        threaded = mode == "threaded"
-        self._mapping = Worker("vslam-mapping", threaded)
-        self._places = Worker("vslam-places", threaded)
-        self._background = Worker("vslam-background", threaded)
+        self._is_threaded = mode == "threaded"
+        self._mapping = Worker("vslam-mapping", self._is_threaded)
+        self._places = Worker("vslam-places", self._is_threaded)
+        self._background = Worker("vslam-background", self._is_threaded)
         self._is_fault_told = False
         self._last_timestamp = -np.inf
         self._mapper = LocalMapper(camera, extractor, config.mapping, config.extractor.max_keypoints)
@@ -86,9 +86,8 @@ class System:
         self._check_order(raw.timestamp)
         self._wait_for_mapping()
         tracked = self._tracker.track(raw, grey)
-        for worker in self._workers:
-            worker.run_waiting()
-        self._raise_fault()
+        if not self._is_threaded:
+            self.drain()
         return tracked
 
     def trajectory(self) -> Trajectory:
@@ -268,6 +267,8 @@ def _seconds(value: float, name: str) -> float:
 def cap_threads() -> None:
     """Parallelism comes from the stages: one thread for each library, short turns for the interpreter."""
     import cv2
+    import faiss
 
     cv2.setNumThreads(1)
+    faiss.omp_set_num_threads(1)
     sys.setswitchinterval(SWITCH_INTERVAL_S)

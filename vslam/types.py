@@ -155,7 +155,8 @@ class Tracked:
 
     `T_world_camera` is float64 (4, 4), or None when lost. `matches` and `inliers` count map points found in the frame
     and those that fit its pose. `stage_ms` names the stages and their wall times; `tracking_ms` and
-    `tracking_cpu_ms` run from the image in memory to the pose (wall, and CPU of the calling thread).
+    `tracking_cpu_ms` run from the image in memory to the pose (wall, and CPU of the calling thread). The first pose
+    after a loss has in `recovery_s` the seconds since there was enough to see again.
     """
 
     timestamp: float
@@ -168,6 +169,7 @@ class Tracked:
     stage_ms: dict[str, float] = field(default_factory=dict)
     tracking_ms: float = 0.0
     tracking_cpu_ms: float = 0.0
+    recovery_s: float | None = None
 
 
 @dataclass(frozen=True)

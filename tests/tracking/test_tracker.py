@@ -1,5 +1,7 @@
 """The tracker with a hand-made map: from which step a pose comes, what it asks for, what it says when lost."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -204,3 +206,29 @@ def test_map_is_not_written():
     for name in ("row", "generation", "xyz", "normal", "size", "words", "in_reference"):
         assert np.array_equal(getattr(local_map, name), getattr(untouched, name))
     assert np.array_equal(local_map.T_cw[0], np.eye(4))
+
+
+def test_a_rolling_shutter_does_not_pull_the_pose_away():
+    """A camera that turns by 60 degrees a second, its rows seen one after the other, 26 ms from first to last."""
+    rate = np.array([0.1, 0.0, 0.0, 0.2, 1.0, 0.1])
+
+    def last_error(readout: float) -> float:
+        """Metres; the camera that filmed has 26 ms, the tracker believes `readout`."""
+        film, local_map = Film(), make_local_map(POINTS)
+        tracker = Tracker(replace(CAMERA, readout=readout), film, CONFIG, lambda: local_map, lambda _: None)
+        for k in range(8):
+            late = np.zeros(len(POINTS))
+            for _ in range(10):  # the row decides the moment, the moment decides the row
+                T = se3.exp((k / 30 + late)[:, None] * rate)
+                p = np.einsum("nij,nj->ni", T[:, :3, :3], POINTS.xyz) + T[:, :3, 3]
+                uv = CAMERA.project(p)
+                late = ((uv[:, 1] + 0.5) / CAMERA.height - 0.5) * 0.026
+            inside = (uv >= 0).all(axis=1) & (uv <= (CAMERA.width - 1, CAMERA.height - 1)).all(axis=1)
+            film.features = make_features(uv[inside], POINTS.descriptors[inside])
+            tracked = tracker.track(RawFrame(k / 30, BLACK), BLACK)
+        assert tracked.state is State.OK
+        return float(np.linalg.norm(se3.log(tracked.T_world_camera @ se3.exp(rate * k / 30))[:3]))
+
+    bent = last_error(0.0)
+    assert bent > 5e-3  # 60 degrees/s * 26 ms * 262 px are 7 px from the first row to the last, at 3 m 8 cm
+    assert last_error(0.026) < 0.2 * bent

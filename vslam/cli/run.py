@@ -24,6 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", choices=names("datasets"), required=True, help="layout of the recording")
     parser.add_argument("--path", type=Path, metavar="DIR", help="its folder (default: the embedded sample)")
     parser.add_argument("--extractor", choices=names("extractors"), help="features (default: orb)")
+    parser.add_argument(
+        "--place", choices=["none", *names("places")], help="network that knows places again (default: gem); none: no "
+        "loops, no relocalisation",
+    )  # fmt: skip
+    parser.add_argument("--no-loop", action="store_true", help="do not close loops")
     parser.add_argument("--config", metavar="FILE", help="settings: a YAML file, or the name of a shipped one")
     parser.add_argument(
         "--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="change one setting, for example "
@@ -48,14 +53,15 @@ def run(options: argparse.Namespace) -> int:
     from vslam.datasets import open_dataset
     from vslam.evaluation.runner import SequenceRun
     from vslam.frontend import make_extractor
+    from vslam.places.descriptor import make_place
     from vslam.warmup import warm_up
 
     level = logging.DEBUG if options.verbose else logging.WARNING
     logging.basicConfig(level=logging.WARNING, format="vslam: %(levelname)s: %(message)s")
     logging.getLogger("vslam").setLevel(level)
-    overrides = [*([f"extractor.name={options.extractor}"] if options.extractor else []), *options.set]
-    config = load_config(options.config, overrides)
+    config = load_config(options.config, [*_as_settings(options), *options.set])
     make_extractor(config.extractor)  # its mistakes are the cheapest to find
+    make_place(config.place)
     _refuse_result(options)
     _announce_sample(options)
     dataset = open_dataset(options.dataset, options.path, options.camera)
@@ -67,6 +73,15 @@ def run(options: argparse.Namespace) -> int:
     ):
         warm_up(config, options.quiet)
         return _run_and_write(sequence_run, folder, options)
+
+
+def _as_settings(options: argparse.Namespace) -> list[str]:
+    """The options that are settings under a shorter name."""
+    given = {"extractor.name": options.extractor, "place.name": options.place}
+    return [
+        *(f"{key}={value}" for key, value in given.items() if value),
+        *(["loop.close=false"] if options.no_loop else []),
+    ]
 
 
 def _announce_sample(options: argparse.Namespace) -> None:
@@ -117,6 +132,8 @@ def summary(figures: dict) -> str:
         f"{figures['keyframes']} keyframes, {figures['map_points']} points",
     ]
     states = figures["states"]
+    closed, found = figures["loops"], figures["relocalisations"]
+    parts[2:2] = [f"{closed} loop{'s' * (closed != 1)}"] * bool(closed) + [f"{found} relocalised"] * bool(found)
     parts[1:1] = [f"{states[state]} {state}" for state in ("weak", "lost", "dropped", "unreadable") if states[state]]
     return ", ".join(part for part in parts if part)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 from collections.abc import Iterable
@@ -12,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from vslam.types import Tracked
+from vslam.types import LoopCandidate, Tracked
 
-FRAME_COLUMNS = ("timestamp", "state", "reason", "keyframe", "matches", "inliers", "tracking_ms", "tracking_cpu_ms")
+FRAME_COLUMNS = (
+    "timestamp", "state", "reason", "keyframe", "matches", "inliers", "recovery_s", "tracking_ms", "tracking_cpu_ms",
+)  # fmt: skip
 
 
 def ply_bytes(xyz: np.ndarray, rgb: np.ndarray) -> bytes:
@@ -41,10 +44,24 @@ def frames_csv(frames: Iterable[Tracked]) -> str:
     for frame in frames:
         is_timed = frame.tracking_ms > 0
         times = [_ms(frame.tracking_ms), _ms(frame.tracking_cpu_ms)] if is_timed else ["", ""]
-        counts = [int(frame.keyframe), frame.matches, frame.inliers]
+        recovery = "" if frame.recovery_s is None else f"{frame.recovery_s:.3f}"
+        counts = [int(frame.keyframe), frame.matches, frame.inliers, recovery]
         stamp = np.format_float_positional(frame.timestamp, trim="0")
         stage_times = [_ms(frame.stage_ms[name]) if name in frame.stage_ms else "" for name in stages]
         table.writerow([stamp, frame.state.value, frame.reason.value, *counts, *times, *stage_times])
+    return text.getvalue()
+
+
+def loops_csv(audit: Iterable[LoopCandidate]) -> str:
+    """One line for every place that was compared with a keyframe."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow([column.name for column in dataclasses.fields(LoopCandidate)])
+    for each in audit:
+        times = [np.format_float_positional(t, trim="0") for t in (each.t_query, each.t_match)]
+        score = f"{each.score:.4f}" if np.isfinite(each.score) else ""
+        counts = [each.n_matches, each.n_inliers, int(each.accepted)]
+        table.writerow([*times, each.kf_query, each.kf_match, score, *counts, each.reason])
     return text.getvalue()
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from vslam.datasets.trajectory import write_atomically, write_tum
 from vslam.evaluation import files, metrics
-from vslam.types import Camera, State, Tracked, Trajectory
+from vslam.types import Camera, LoopCandidate, Reason, State, Tracked, Trajectory
 
 METRICS = "metrics.json"
 """Written last: a folder that has it holds a whole result."""
@@ -29,7 +29,8 @@ class RunRecord:
     `frames` has one entry per frame of the part of the sequence that was run, dropped and unreadable ones included;
     their `T_world_camera` are the poses as they came out. `final` holds every tracked frame after the last correction
     of the map, `truth` the dataset's poses in its own world. `mapping_ms` names the stages of mapping and the
-    durations of each call. `points_xyz` (P, 3) float64 metres, `points_rgb` (P, 3) uint8.
+    durations of each call, `audit` every place that was compared with a keyframe. `points_xyz` (P, 3) float64 metres,
+    `points_rgb` (P, 3) uint8.
     """
 
     dataset: str
@@ -48,6 +49,8 @@ class RunRecord:
     peak_rss_mb: float = 0.0
     map_mb: float = 0.0
     mapping_ms: dict[str, list[float]] = field(default_factory=dict)
+    audit: tuple[LoopCandidate, ...] = ()
+    loop_cpu_s: float = 0.0
     interrupted: bool = False
 
     @property
@@ -78,6 +81,9 @@ def compute_metrics(record: RunRecord) -> dict[str, Any]:
         "cpu_s": float(record.cpu_s),
         "peak_rss_mb": float(record.peak_rss_mb),
         "map_mb": float(record.map_mb),
+        "loops": sum(candidate.accepted for candidate in record.audit),
+        "relocalisations": sum(frame.reason is Reason.RELOCALISED for frame in record.frames),
+        "loop_cpu_s": float(record.loop_cpu_s),
         "keyframes": len(record.keyframes),
         "map_points": len(record.points_xyz),
         "states": {state.value: states[state] for state in State},
@@ -112,13 +118,15 @@ def write_results(record: RunRecord, folder: str | Path) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / METRICS).unlink(missing_ok=True)
     figures = files.plain(compute_metrics(record))
+    loops = [(each.t_query, each.t_match, each.accepted) for each in record.audit if each.n_inliers or each.accepted]
     write_tum(folder / "trajectory.txt", record.final)
     write_tum(folder / "trajectory_live.txt", record.live)
     write_tum(folder / "keyframes.txt", record.keyframes)
     write_atomically(folder / "map.ply", files.ply_bytes(record.points_xyz, record.points_rgb))
     write_atomically(folder / "config.yaml", files.yaml_text(record.config))
     write_atomically(folder / "frames.csv", files.frames_csv(record.frames))
-    write_atomically(folder / "report.html", report_html(record, figures))
+    write_atomically(folder / "loops.csv", files.loops_csv(record.audit))
+    write_atomically(folder / "report.html", report_html(record, figures, loops))
     write_atomically(folder / METRICS, files.json_text(figures))
     return figures
 

@@ -96,6 +96,8 @@ class SequenceRun:
             peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             map_mb=system.map_bytes / 2**20,
             mapping_ms=system.mapping_ms,
+            audit=system.audit,
+            loop_cpu_s=system.loop_cpu_s,
             interrupted=not self._ended,
         )
 

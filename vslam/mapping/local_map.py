@@ -9,7 +9,7 @@ from vslam.kernels import njit
 from vslam.mapping.map import Map, covisible
 from vslam.types import LocalMap, Surfaces
 
-RECENT_POSES = 64  # keyframes whose poses go along: the tracker's anchor is never older
+RECENT_POSES = 64  # keyframes whose poses go along besides those in view: the tracker's anchor is one of them
 OTHER_SURFACES = 2  # keyframes besides the newest whose shape the tracker may lean on
 NEAR_ANGLE = 0.7  # radians between optical axes, NEAR_M metres between centres: such keyframes see much the same
 NEAR_M = 1.0
@@ -25,7 +25,7 @@ def build_local_map(map_: Map, slot: int, keyframes_wanted: int) -> LocalMap:
     mark = np.zeros(points.capacity, np.uint8)
     mark_points(keyframes.point, slots, mark)
     row = np.flatnonzero(mark).astype(np.int32)
-    recent = {int(keyframes.id[slot]), *range(max(0, len(map_.timestamp_of) - RECENT_POSES), len(map_.timestamp_of))}
+    recent = {*keyframes.id[slots].tolist(), *range(max(0, len(map_.timestamp_of) - RECENT_POSES), len(map_.timestamp_of))}
     return LocalMap(
         row, points.generation[row], points.xyz[row], points.normal[row], points.size[row], points.words[row],
         mark[row] == 2, int(keyframes.id[slot]), {keyframe: map_.pose(keyframe).copy() for keyframe in recent},

@@ -67,7 +67,7 @@ class LoopCloser:
         self._ask_mapper, self._later = ask, later
         self._witnesses: list[Witness] = []
         self._time: dict[int, float] = {}  # of the keyframes in the index
-        self._way: dict[int, float] = {}  # metres gone when each came
+        self._way: dict[int, np.ndarray] = {}  # metres gone and degrees turned when each came
         self._last: NewKeyframe | None = None
         self._was_linked = False
         self._stop = np.zeros(1, np.uint8)
@@ -84,7 +84,7 @@ class LoopCloser:
         began = time.thread_time()
         self._note_way(keyframe)
         vector = self._place.describe(keyframe.image)
-        if self._config.close and not self._follows_old_map(keyframe):
+        if self._config.close and not self._follows_old_map(keyframe, vector):
             self._search(keyframe, vector)
         self._index.add([keyframe.id], vector[None])
         self._time[keyframe.id] = keyframe.timestamp
@@ -93,20 +93,19 @@ class LoopCloser:
     # -- recognising --------------------------------------------------------------------------------------------
 
     def _note_way(self, keyframe: NewKeyframe) -> None:
-        way = 0.0
-        if self._last is not None:
-            step = se3.inverse(keyframe.T_cw)[:3, 3] - se3.inverse(self._last.T_cw)[:3, 3]
-            way = self._way[self._last.id] + float(np.linalg.norm(step))
+        before, way = self._last, np.zeros(2)
+        if before is not None:
+            way = self._way[before.id] + difference(keyframe.T_cw, before.T_cw)
         self._way[keyframe.id], self._last = way, keyframe
 
-    def _follows_old_map(self, keyframe: NewKeyframe) -> bool:
-        """Tracking itself has found old points again: nothing to search. The first time, the map is made one."""
+    def _follows_old_map(self, keyframe: NewKeyframe, vector: np.ndarray) -> bool:
+        """Tracking itself has found old points where they were: there is nothing to search, nor to correct."""
         old = revisited(keyframe, self._config.min_gap_s)
         is_new, self._was_linked = old is not None and not self._was_linked, old is not None
         if old is not None and is_new:
             shared = keyframe.covisible[old]
-            self._note(keyframe, old, float("nan"), shared, shared, "seen by tracking", accepted=True)
-            self._adjust_later()
+            score = float(self._index.vector(old) @ vector) if old in self._index else float("nan")
+            self._note(keyframe, old, score, shared, shared, "found by tracking", accepted=True)
         return old is not None
 
     def _search(self, keyframe: NewKeyframe, vector: np.ndarray) -> None:
@@ -131,6 +130,9 @@ class LoopCloser:
         return chosen
 
     def _closes(self, keyframe: NewKeyframe, candidate: int, score: float) -> bool:
+        if score < self._config.min_score:
+            self._note(keyframe, candidate, score, 0, 0, "unlike", accepted=False)
+            return False
         around = self._recogniser.keyframes
         pair: Comparison | None = self._ask(lambda: self._mapper.compare(keyframe.id, candidate, around))
         if pair is None:
@@ -157,11 +159,13 @@ class LoopCloser:
         """Why the way from `match` to `query` cannot have drifted so far; empty if it can."""
         settings = self._config
         shift, turn = difference(T_now, T_then)
-        allowed = settings.drift_m + settings.drift_share * abs(self._way[query] - self._way[match])
-        if shift > allowed:
-            return f"implies a drift of {shift:.2f} m, at most {allowed:.2f} m is plausible"
-        if turn > settings.drift_deg:
-            return f"implies a drift of {turn:.0f} deg, at most {settings.drift_deg:.0f} deg is plausible"
+        gone, turned = np.abs(self._way[query] - self._way[match])
+        metres = settings.drift_m + settings.drift_share * gone
+        degrees = settings.drift_deg + settings.drift_share * turned
+        if shift > metres:
+            return f"implies a drift of {shift:.2f} m, at most {metres:.2f} m is plausible"
+        if turn > degrees:
+            return f"implies a drift of {turn:.0f} deg, at most {degrees:.0f} deg is plausible"
         return ""
 
     def _is_confirmed(self, keyframe: int, move: np.ndarray, T_cw: np.ndarray) -> bool:
@@ -190,7 +194,8 @@ class LoopCloser:
         sighting = Sighting(query, match, feature, pair.place.row[at], pair.place.generation[at])
         self._ask(lambda: self._mapper.close_loop(sighting, poses))
         self._witnesses, self._was_linked = [], True
-        self._adjust_later()
+        if self._config.global_iterations:
+            self._adjust_later()
 
     def _adjust_later(self) -> None:
         self._stop[0] = 1  # an adjustment under way knows nothing of this loop
@@ -245,7 +250,6 @@ def bend(graph: EssentialGraph, query: int, match: int, T_query_match: np.ndarra
     T_b_a = graph.T_cw[b] @ np.linalg.inv(graph.T_cw[a])
     weight = np.clip(graph.shared / FULL_WEIGHT, LEAST_WEIGHT, None)
     links = np.concatenate([graph.links, [[row[match], row[query]]]])
-    poses = optimise(
-        graph.T_cw, links, np.concatenate([T_b_a, T_query_match[None]]), np.append(weight, LOOP_SHARED / FULL_WEIGHT)
-    )
+    T_b_a, weight = np.concatenate([T_b_a, T_query_match[None]]), np.append(weight, LOOP_SHARED / FULL_WEIGHT)
+    poses = optimise(graph.T_cw, links, T_b_a, weight)
     return {int(keyframe): T_cw for keyframe, T_cw in zip(graph.id, poses, strict=True)}

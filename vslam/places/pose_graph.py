@@ -15,12 +15,11 @@ VERTEX = "VERTEX_SE3:QUAT %d %.17g %.17g %.17g %.17g %.17g %.17g %.17g\n"
 EDGE = "EDGE_SE3:QUAT %d %d" + " %.17g" * 28 + "\n"
 MEMORY_FOLDER = Path("/dev/shm")  # files that are never written to a disk, on Linux
 SIGMA_M, SIGMA_RAD = 0.01, 0.002
-"""How far a link of weight 1 may bend: only the ratio counts, a pixel at a few metres turns and shifts about so."""
+"""How far a link of weight 1 bends: a pixel at a few metres turns and shifts about so."""
+ITERATIONS = 50
 
 
-def optimise(
-    T_cw: np.ndarray, links: np.ndarray, T_b_a: np.ndarray, weight: np.ndarray, iterations: int = 20
-) -> np.ndarray:
+def optimise(T_cw: np.ndarray, links: np.ndarray, T_b_a: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Poses (K, 4, 4) `T_cw` that agree best with the relative poses of `links` (E, 2); the first keyframe holds.
 
     `T_b_a` (E, 4, 4) maps camera a = links[:, 0] to camera b = links[:, 1]; `weight` (E,) multiplies the information.
@@ -36,7 +35,7 @@ def optimise(
     enough.set_gain_threshold(1e-6)
     optimizer.add_post_iteration_action(enough)
     optimizer.initialize_optimization()
-    optimizer.optimize(iterations)
+    optimizer.optimize(ITERATIONS)
     found = T_cw.copy()
     for number, vertex in optimizer.vertices().items():
         found[number] = se3.inverse(vertex.estimate().matrix())

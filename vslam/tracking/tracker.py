@@ -14,6 +14,7 @@ from vslam.geometry import se3
 from vslam.tracking.frame import describe_frame
 from vslam.tracking.motion import ConstantVelocity
 from vslam.tracking.relocalise import Recogniser, locate
+from vslam.tracking.shutter import straighten
 from vslam.tracking.stages import StageClock
 from vslam.tracking.surface import align, cell_centres
 from vslam.tracking.view import MapView, Viewer
@@ -109,6 +110,7 @@ class Tracker:
         self._asked = (-1, 0)  # the newest keyframe when the last one was asked for, and the inliers then
         self._visible: list[np.ndarray] = []
         self._found: list[np.ndarray] = []
+        self._lost_since: float | None = None  # the time from which there was something to see
         self.anchors: list[Anchor] = []
 
     def track(self, raw: RawFrame, grey: np.ndarray) -> Tracked:
@@ -118,6 +120,7 @@ class Tracker:
         clock.mark("extract")
         T_depth_image = self._motion.predict(raw.depth_delay)
         frame = describe_frame(raw, features, self._camera, self._config.depth, self._cells, T_depth_image)
+        frame = straighten(frame, self._camera, self._motion.rate)
         clock.mark("describe")
         local_map = self._local_map()
         if local_map is None:
@@ -327,7 +330,17 @@ class Tracker:
 
     def _answer(self, frame, state, reason, T_wc, matches, inliers, keyframe, clock) -> Tracked:
         wall, cpu = clock.total()
-        return Tracked(frame.timestamp, state, reason, T_wc, matches, inliers, keyframe, clock.ms, wall, cpu)
+        recovery = self._note_loss(frame, state, reason)
+        return Tracked(frame.timestamp, state, reason, T_wc, matches, inliers, keyframe, clock.ms, wall, cpu, recovery)
+
+    def _note_loss(self, frame: Frame, state: State, reason: Reason) -> float | None:
+        """Seconds from when there was something to see again to this pose, the first after a loss; else None."""
+        if state is State.LOST:
+            blind = reason in (Reason.FEW_KEYPOINTS, Reason.NO_DEPTH)
+            self._lost_since = math.inf if blind else min(frame.timestamp, self._lost_since or math.inf)
+            return None
+        since, self._lost_since = self._lost_since, None
+        return None if since is None else max(0.0, frame.timestamp - since)
 
     # -- what is kept between frames ----------------------------------------------------------------------------
 
@@ -337,11 +350,12 @@ class Tracker:
         self._motion.forget()
 
     def _learn_motion(self, frame: Frame, local_map: LocalMap, T_cw: np.ndarray) -> None:
-        if self._last is None:
+        last = self._last_in(local_map)
+        if last is None:
             self._motion.forget()
             return
-        T_last_world = self._last.T_frame_reference @ local_map.T_cw[self._last.reference]
-        self._motion.update(T_cw @ se3.inverse(T_last_world), frame.timestamp - self._last.frame.timestamp)
+        T_last_world = last.T_frame_reference @ local_map.T_cw[last.reference]
+        self._motion.update(T_cw @ se3.inverse(T_last_world), frame.timestamp - last.frame.timestamp)
 
     def _remember(self, frame, reference, T_frame_reference, T_cw, point, local_map) -> None:
         has = frame.disparity > 0
