@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sequences import DATA, make_tum
+
+from tests.datasets.sequences import DATA, make_tum
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """Camera files, and which camera a folder has."""
 
 import pytest
-from sequences import CAMERA, check_one_line
 
+from tests.datasets.sequences import CAMERA, check_one_line
 from vslam.datasets.camera import TUM_CAMERAS, find_camera, read_camera, write_camera
 from vslam.errors import VslamError
 from vslam.types import Camera

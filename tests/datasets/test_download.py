@@ -8,8 +8,8 @@ import threading
 
 import numpy as np
 import pytest
-from sequences import check_one_line, make_tum
 
+from tests.datasets.sequences import check_one_line, make_tum
 from vslam.cli.main import main
 from vslam.datasets.download import Fetcher, download_sequence, fetch, tum_names, tum_url, unpack
 from vslam.errors import VslamError

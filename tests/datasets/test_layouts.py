@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 import pytest
-from sequences import CAMERA, check_one_line, make_tum, write_pair
 
+from tests.datasets.sequences import CAMERA, check_one_line, make_tum, write_pair
 from vslam.datasets import open_dataset
 from vslam.errors import VslamError
 

@@ -8,8 +8,8 @@ from functools import cache
 import cv2
 import numpy as np
 import pytest
-from sequences import check_one_line
 
+from tests.datasets.sequences import check_one_line
 from vslam.cache import cache_folder
 from vslam.datasets import open_dataset, sample
 from vslam.datasets.camera import read_camera

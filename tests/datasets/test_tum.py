@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sequences import check_one_line, make_tum, write_pair
 
+from tests.datasets.sequences import check_one_line, make_tum, write_pair
 from vslam.datasets import open_dataset
 from vslam.datasets.lists import MAX_GAP_S, associate
 from vslam.errors import FrameError, VslamError
