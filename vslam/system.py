@@ -13,7 +13,9 @@ from vslam.config import Config
 from vslam.errors import VslamError
 from vslam.frontend import as_grey, make_extractor
 from vslam.geometry import se3
+from vslam.mapping.archive import StoredMap, check_compatible, features_key
 from vslam.mapping.local_mapper import LocalMapper
+from vslam.mapping.map import Map
 from vslam.places.descriptor import make_place
 from vslam.places.index import PlaceIndex
 from vslam.places.loop_closer import LoopCloser
@@ -35,6 +37,9 @@ class System:
         config: settings; None for the defaults.
         mode: `threaded` maps in a thread beside tracking; `deterministic` maps between frames, so that the same frames
             give the same poses to the last bit.
+        stored: a map to go on in, see `vslam.mapping.archive`; poses are then in its world, from the first frame that
+            shows a place of it.
+        localize: leave that map as it is: track in it, add nothing.
 
     Use it in a `with` block, or call `close()`.
     """
@@ -44,6 +49,8 @@ class System:
         camera: Camera,
         config: Config | None = None,
         mode: Literal["threaded", "deterministic"] = "threaded",
+        stored: StoredMap | None = None,
+        localize: bool = False,
     ):
         config = config or Config()
         self.camera, self._config = camera, config
@@ -55,19 +62,38 @@ class System:
         self._is_fault_told = False
         self._last_timestamp = -np.inf
         self._mapper = LocalMapper(camera, extractor, config.mapping, config.extractor.max_keypoints)
+        self._localize = localize
+        self._place = make_place(config.place)
+        self._index = PlaceIndex(self._place.dim, self._place.model) if self._place is not None else None
+        if stored is not None:
+            self._take_over(stored)
+        elif localize:
+            raise VslamError("localize: there is no map to track in; give one")
+        self._first = len(self._mapper.map.timestamp_of)  # keyframe of this run
         self._closer, recall = self._know_places(extractor)
         self._tracker = Tracker(camera, extractor, config, lambda: self._mapper.local_map, self._submit, recall)
         cap_threads()
 
+    def _take_over(self, stored: StoredMap) -> None:
+        """Go on in a stored map; the tracker begins lost in it."""
+        model = self._place.model if self._place is not None else ""
+        check_compatible(stored, self.camera, features_key(self._config.extractor), model)
+        if self._index is None or not len(stored.place_ids):
+            lacks = f"{stored.name}: holds no places" if self._index is not None else "place: none"
+            raise VslamError(f"{lacks}; a camera is found in a map by its places: use --place, when saving and loading")
+        self._mapper.map = stored.map
+        self._index.add(stored.place_ids, stored.place_vectors)
+        self._mapper.turn_to(max(stored.map.slot_of))
+
     def _know_places(self, extractor: Any) -> tuple[LoopCloser | None, Recall | None]:
-        config, mapper = self._config, self._mapper
-        place = make_place(config.place)
-        if place is None:
+        config, mapper, place, index = self._config, self._mapper, self._place, self._index
+        if place is None or index is None:
             return None, None
-        index = PlaceIndex(place.dim, place.model)
         viewer = Viewer(self.camera, extractor, config.tracking)
         recogniser = Recogniser(self.camera, extractor, viewer, config.recognition)
-        closer = LoopCloser(place, index, mapper, recogniser, config.loop, self._mapping.ask, self._background.do)
+        closer = LoopCloser(
+            place, index, mapper, recogniser, config.loop, self._mapping.ask, self._background.do, self._first
+        )
         recall = Recall(
             place, index, lambda keyframe: self._mapping.ask(lambda: mapper.around(keyframe)),
             lambda keyframe: self._mapping.ask(lambda: mapper.turn_to(keyframe)), config.recognition.candidates,
@@ -99,11 +125,11 @@ class System:
         return Trajectory(np.array([a.timestamp for a in anchors]), np.array(poses).reshape(-1, 4, 4))
 
     def keyframes(self) -> Trajectory:
-        """The keyframes in the map, `T_world_camera`."""
+        """The keyframes that this run has added to the map, `T_world_camera`."""
         self._settle()
         map_ = self._mapper.map
         with map_.lock:
-            ids = sorted(map_.slot_of)
+            ids = sorted(keyframe for keyframe in map_.slot_of if keyframe >= self._first)
             poses = [se3.inverse(map_.pose(keyframe)) for keyframe in ids]
             timestamps = [map_.timestamp_of[keyframe] for keyframe in ids]
         return Trajectory(np.array(timestamps), np.array(poses).reshape(-1, 4, 4))
@@ -116,6 +142,26 @@ class System:
             return np.empty((0, 3)), np.empty((0, 3), np.uint8)
         rows = np.flatnonzero(points.alive)
         return points.xyz[rows], points.rgb[rows]
+
+    def stored(self, images: dict[int, str] | None = None, meta: dict[str, Any] | None = None) -> StoredMap:
+        """The map as it is now, ready for `save_map`; `images` names image files of keyframes."""
+        self._settle()
+        name = self._config.extractor.name
+        stored = StoredMap(self._mapper.map, self.camera, name, features_key(self._config.extractor))
+        if self._place is not None and self._index is not None:
+            ids, vectors = self._index.content()
+            stored = replace(stored, place_model=self._place.model, place_ids=ids, place_vectors=vectors)
+        return replace(stored, images=images or {}, meta=meta or {})
+
+    @property
+    def map(self) -> Map:
+        """The map itself; read it under its lock, or when nothing is under way."""
+        return self._mapper.map
+
+    @property
+    def first_keyframe(self) -> int:
+        """Id of the first keyframe that this run adds; those before it are of a loaded map."""
+        return self._first
 
     @property
     def map_size(self) -> tuple[int, int]:
@@ -175,7 +221,7 @@ class System:
     # -- threads ------------------------------------------------------------------------------------------------
 
     def _submit(self, request: KeyframeRequest) -> None:
-        self._mapping.do(lambda: self._map(request))
+        self._mapping.do(lambda: self._mapper.follow(request) if self._localize else self._map(request))
 
     def _map(self, request: KeyframeRequest) -> None:
         keyframe = self._mapper.process(request)

@@ -39,6 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--camera", type=Path, metavar="FILE", help="YAML with the intrinsics")
     parser.add_argument("--max-frames", type=_count, metavar="N", help="stop after N frames")
     parser.add_argument("--start", type=_count, default=0, metavar="N", help="leave out the first N frames")
+    parser.add_argument("--save-map", type=Path, metavar="FILE", help="keep the map in a file at the end")
+    parser.add_argument("--load-map", type=Path, metavar="FILE", help="go on in a saved map")
+    parser.add_argument("--localize", action="store_true", help="track in the loaded map, add nothing to it")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--deterministic", action="store_true", help="the same result to the last bit, run after run")
     how.add_argument("--realtime", action="store_true", help="frames come at their recorded rate, late ones dropped")
@@ -53,6 +56,7 @@ def run(options: argparse.Namespace) -> int:
     from vslam.datasets import open_dataset
     from vslam.evaluation.runner import SequenceRun
     from vslam.frontend import make_extractor
+    from vslam.mapping.archive import load_map
     from vslam.places.descriptor import make_place
     from vslam.warmup import warm_up
 
@@ -64,10 +68,19 @@ def run(options: argparse.Namespace) -> int:
     make_place(config.place)
     _refuse_result(options)
     _announce_sample(options)
+    _check_map_options(options)
     dataset = open_dataset(options.dataset, options.path, options.camera)
+    stored = load_map(options.load_map, config.extractor.max_keypoints) if options.load_map else None
     with (
         SequenceRun(
-            dataset, config, _mode(options), options.start, options.max_frames, layout=options.dataset
+            dataset,
+            config,
+            _mode(options),
+            options.start,
+            options.max_frames,
+            options.dataset,
+            stored,
+            options.localize,
         ) as sequence_run,
         _output_folder(options.output, f"{dataset.name}-{config.extractor.name}") as folder,
     ):
@@ -82,6 +95,19 @@ def _as_settings(options: argparse.Namespace) -> list[str]:
         *(f"{key}={value}" for key, value in given.items() if value),
         *(["loop.close=false"] if options.no_loop else []),
     ]
+
+
+def _check_map_options(options: argparse.Namespace) -> None:
+    """Find out before the run what would lose its result at the end."""
+    from vslam.errors import VslamError
+    from vslam.mapping.archive import check_writable
+
+    if options.localize and not options.load_map:
+        raise VslamError("--localize tracks in a map: add --load-map FILE")
+    if options.localize and options.save_map:
+        raise VslamError("--localize leaves the map as it is: leave out --save-map, or --localize to add to the map")
+    if options.save_map:
+        check_writable(options.save_map)
 
 
 def _announce_sample(options: argparse.Namespace) -> None:
@@ -105,6 +131,8 @@ def _run_and_write(sequence_run: SequenceRun, folder: Path, options: argparse.Na
         finally:  # whatever ended the run, what was computed is kept
             interrupts.wait = True
             _write(sequence_run, folder)
+            if options.save_map:
+                sequence_run.save_map(options.save_map)
             if options.output is None:
                 _link_latest(folder)
             print(folder, flush=True)

@@ -6,13 +6,16 @@ import logging
 import resource
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Literal
 
 from vslam.config import Config, to_dict
 from vslam.datasets import Dataset
 from vslam.datasets.prefetch import Clocked, Prefetch
 from vslam.errors import FrameError, VslamError
+from vslam.evaluation.colmap import keyframe_images
 from vslam.evaluation.results import RunRecord
+from vslam.mapping.archive import StoredMap, save_map
 from vslam.system import System
 from vslam.types import RawFrame, State, Tracked
 
@@ -27,7 +30,8 @@ class SequenceRun:
     """One run over frames `start` to `start + max_frames` of a dataset. `record()` works at any time.
 
     Modes: `threaded` as fast as possible with mapping in a thread; `deterministic` mapping between frames; `realtime`
-    threaded, frames come at their recorded rate and are dropped while tracking is busy. Use it in a `with` block.
+    threaded, frames come at their recorded rate and are dropped while tracking is busy. `stored` and `localize` are
+    those of `System`. Use it in a `with` block.
     """
 
     def __init__(
@@ -38,10 +42,14 @@ class SequenceRun:
         start: int = 0,
         max_frames: int | None = None,
         layout: str = "",
+        stored: StoredMap | None = None,
+        localize: bool = False,
     ):
         self._indices = chosen_frames(dataset, start, max_frames)
         self._dataset, self._config, self._mode, self._layout = dataset, config, mode, layout
-        self._system = System(dataset.camera, config, "deterministic" if mode == "deterministic" else "threaded")
+        how = "deterministic" if mode == "deterministic" else "threaded"
+        self._system = System(dataset.camera, config, how, stored, localize)
+        self._images = stored.images if stored is not None else {}
         self._answers: dict[int, Tracked] = {}
         self._wall = self._cpu = 0.0
         self._ended = False
@@ -100,6 +108,11 @@ class SequenceRun:
             loop_cpu_s=system.loop_cpu_s,
             interrupted=not self._ended,
         )
+
+    def save_map(self, file: Path) -> None:
+        """Keep the map with the names of its keyframes' images."""
+        images = keyframe_images(self._system.map, self._dataset, self._system.first_keyframe)
+        save_map(file, self._system.stored(self._images | images, {"sequence": self._dataset.name}))
 
     def _frames(self) -> Iterator[tuple[int, RawFrame | FrameError]]:
         source = Clocked if self._mode == "realtime" else Prefetch

@@ -25,10 +25,11 @@ def build_local_map(map_: Map, slot: int, keyframes_wanted: int) -> LocalMap:
     mark = np.zeros(points.capacity, np.uint8)
     mark_points(keyframes.point, slots, mark)
     row = np.flatnonzero(mark).astype(np.int32)
-    recent = {*keyframes.id[slots].tolist(), *range(max(0, len(map_.timestamp_of) - RECENT_POSES), len(map_.timestamp_of))}
+    newest = len(map_.timestamp_of)
+    posed = {*keyframes.id[slots].tolist(), *range(max(0, newest - RECENT_POSES), newest)}
     return LocalMap(
         row, points.generation[row], points.xyz[row], points.normal[row], points.size[row], points.words[row],
-        mark[row] == 2, int(keyframes.id[slot]), {keyframe: map_.pose(keyframe).copy() for keyframe in recent},
+        mark[row] == 2, int(keyframes.id[slot]), {keyframe: map_.pose(keyframe).copy() for keyframe in posed},
         _surfaces(map_, np.concatenate([[slot], near[:OTHER_SURFACES]])), map_.epoch,
     )  # fmt: skip
 

@@ -96,6 +96,14 @@ class LocalMapper:
         """Let the tracker read the local map around a keyframe: the camera is there."""
         self.local_map = self.around(keyframe) or self.local_map
 
+    def follow(self, request: KeyframeRequest) -> None:
+        """Let the tracker read the local map around the keyframe that sees most of what a frame sees; add nothing."""
+        keyframes, mark = self.map.keyframes, np.zeros(self.map.points.capacity + 1, bool)
+        mark[request.row] = True
+        mark[-1] = False  # of features that show nothing
+        seen = mark[keyframes.point].sum(axis=1)
+        self.turn_to(int(keyframes.id[np.argmax(np.where(keyframes.id >= 0, seen, -1))]))
+
     def compare(self, query: int, match: int, wanted: int) -> Comparison | None:
         """What it takes to recognise the place of keyframe `match` in `query`; None where either is no more."""
         place = self.around(match, wanted)

@@ -25,6 +25,7 @@ T = TypeVar("T")
 FIRM = 30  # points shared with a keyframe for a firm link: few may be matched by chance
 LIKE = 10  # places asked for; of those seen shortly after another, only the most alike counts
 SAME_PLACE_S = 2.0
+LONG_AGO_S = 1e12  # loaded keyframes are older than any of this run; keeps their distances to 0.1 ms
 LOOP_SHARED = 200  # the loop's link counts as much as one between keyframes that share so many points
 FULL_WEIGHT = 100  # points that keyframes share for a link of weight 1 ...
 LEAST_WEIGHT = 0.02  # ... and of one that no shared point holds: a pose carried over a gap
@@ -50,6 +51,7 @@ class LoopCloser:
         config: when to believe it.
         ask: has a call done by the mapping side and gives its result.
         later: has a call done in the background.
+        first: keyframe id; those before it are of a map that was loaded, their clock has nothing to do with this one.
     """
 
     def __init__(
@@ -61,13 +63,17 @@ class LoopCloser:
         config: LoopConfig,
         ask: Callable[[Callable[[], Any]], Any],
         later: Callable[[Callable[[], None]], None],
+        first: int = 0,
     ):
         self._place, self._index, self._mapper = place, index, mapper
         self._recogniser, self._config = recogniser, config
         self._ask_mapper, self._later = ask, later
         self._witnesses: list[Witness] = []
-        self._time: dict[int, float] = {}  # of the keyframes in the index
-        self._way: dict[int, np.ndarray] = {}  # metres gone and degrees turned when each came
+        self._first = first
+        ids = index.content()[0].tolist()
+        self._stamp = {k: mapper.map.timestamp_of[k] for k in ids}  # of the keyframes in the index
+        self._time = {k: t - LONG_AGO_S for k, t in self._stamp.items()}
+        self._way = {k: np.zeros(2) for k in ids}  # metres gone and degrees turned when each came
         self._last: NewKeyframe | None = None
         self._was_linked = False
         self._stop = np.zeros(1, np.uint8)
@@ -87,7 +93,7 @@ class LoopCloser:
         if self._config.close and not self._follows_old_map(keyframe, vector):
             self._search(keyframe, vector)
         self._index.add([keyframe.id], vector[None])
-        self._time[keyframe.id] = keyframe.timestamp
+        self._time[keyframe.id] = self._stamp[keyframe.id] = keyframe.timestamp
         self.cpu_s += time.thread_time() - began
 
     # -- recognising --------------------------------------------------------------------------------------------
@@ -100,6 +106,8 @@ class LoopCloser:
 
     def _follows_old_map(self, keyframe: NewKeyframe, vector: np.ndarray) -> bool:
         """Tracking itself has found old points where they were: there is nothing to search, nor to correct."""
+        if any(other < self._first and shared >= FIRM for other, shared in keyframe.covisible.items()):
+            return True  # in the loaded map
         old = revisited(keyframe, self._config.min_gap_s)
         is_new, self._was_linked = old is not None and not self._was_linked, old is not None
         if old is not None and is_new:
@@ -180,7 +188,7 @@ class LoopCloser:
         return agreeing >= settings.witnesses
 
     def _note(self, keyframe, match, score, n_matches, n_inliers, reason, accepted) -> None:
-        row = (keyframe.timestamp, self._time[match], keyframe.id, match, score, n_matches, n_inliers)
+        row = (keyframe.timestamp, self._stamp[match], keyframe.id, match, score, n_matches, n_inliers)
         self.audit.append(LoopCandidate(*row, accepted, reason))
 
     # -- correcting ---------------------------------------------------------------------------------------------
