@@ -103,5 +103,11 @@ def test_a_view_left_for_long_is_a_revisit():
     assert revisited(keyframe, 10.0) == 2
 
 
+def test_a_view_left_for_a_moment_counts_once_the_old_one_is_old():
+    seen = {1: 1.0, 2: 4.0, 3: 9.0, 4: 11.5}
+    assert revisited(linked(seen, 12.0), 10.0) == 1
+    assert revisited(linked(seen, 10.5), 10.0) is None
+
+
 def test_few_shared_points_are_no_revisit():
     assert revisited(linked({1: 1.0}, 30.0, shared=5), 10.0) is None

@@ -23,6 +23,7 @@ from vslam.types import LoopCandidate, NewKeyframe
 T = TypeVar("T")
 
 FIRM = 30  # points shared with a keyframe for a firm link: few may be matched by chance
+AWAY_S = 2.0  # a view out of sight for so long has been left
 LIKE = 10  # places asked for; of those seen shortly after another, only the most alike counts
 SAME_PLACE_S = 2.0
 LONG_AGO_S = 1e12  # loaded keyframes are older than any of this run; keeps their distances to 0.1 ms
@@ -231,15 +232,13 @@ class LoopCloser:
 
 
 def revisited(keyframe: NewKeyframe, min_gap_s: float) -> int | None:
-    """The covisible keyframe that shares most points with this one of those seen before a gap of `min_gap_s`, which is
-    a time in which none of what it shows was seen; None if there is no such gap. Firm links count alone."""
+    """The covisible keyframe that shares most points with this one of those more than `min_gap_s` older, if there was a
+    time of AWAY_S in between in which nothing of what it shows was seen; else None. Firm links count alone."""
     firm = {other: t for other, t in keyframe.covisible_at.items() if keyframe.covisible[other] >= FIRM}
-    times = sorted([*firm.values(), keyframe.timestamp])
-    gaps = np.diff(times)
-    if not len(gaps) or gaps.max() < min_gap_s:
-        return None
-    before = times[int(np.flatnonzero(gaps >= min_gap_s)[-1])]
-    return max((other for other, t in firm.items() if t <= before), key=keyframe.covisible.__getitem__)
+    times = np.array(sorted([*firm.values(), keyframe.timestamp]))
+    left = times[:-1][np.diff(times) >= AWAY_S]
+    old = [] if not len(left) else [other for other, t in firm.items() if t <= min(left[-1], times[-1] - min_gap_s)]
+    return max(old, key=keyframe.covisible.__getitem__, default=None)
 
 
 def difference(T_a: np.ndarray, T_b: np.ndarray) -> tuple[float, float]:
