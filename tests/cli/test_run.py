@@ -22,13 +22,13 @@ from vslam.mapping.local_mapper import LocalMapper
 FRAMES, WIDTH, HEIGHT = 10, 320, 240
 FILES = {
     "trajectory.txt", "trajectory_live.txt", "keyframes.txt", "map.ply", "metrics.json", "config.yaml", "frames.csv",
-    "report.html",
+    "loops.csv", "report.html",
 }  # fmt: skip
 KEYS = {
     "frames", "tracked", "lost", "dropped", "coverage", "ate_rmse_m", "ate_live_rmse_m", "ate_alignment",
     "rpe_trans_m_per_s", "rpe_rot_deg_per_s", "scale_error", "tracking_ms_median", "tracking_ms_p95",
-    "tracking_cpu_ms_median", "fps", "wall_s", "cpu_s", "peak_rss_mb", "keyframes", "map_points", "extractor",
-    "dataset", "versions",
+    "tracking_cpu_ms_median", "fps", "wall_s", "cpu_s", "peak_rss_mb", "loops", "relocalisations", "loop_cpu_s",
+    "keyframes", "map_points", "extractor", "dataset", "versions",
 }  # fmt: skip
 
 
@@ -123,6 +123,32 @@ def test_realtime_run_accounts_for_every_frame(recorded, tmp_path):
     assert run(recorded, "--realtime", "--output", "out") == 0
     found = metrics(tmp_path / "out")
     assert found["frames"] == FRAMES == found["tracked"] + found["lost"] + found["dropped"]
+
+
+def test_map_is_kept_gone_on_in_and_tracked_in(recorded, tmp_path, capsys):
+    assert run(recorded, "--max-frames", 6, "--save-map", "kept/room.vslam", "--output", "a") == 2  # no such folder
+    assert "kept" in capsys.readouterr().err
+    assert run(recorded, "--max-frames", 6, "--save-map", "room.vslam", "--output", "a") == 0
+    before = (tmp_path / "room.vslam").read_bytes()
+    assert run(recorded, "--start", 6, "--load-map", "room.vslam", "--localize", "--output", "b") == 0
+    found = metrics(tmp_path / "b")
+    assert (found["tracked"], found["keyframes"]) == (FRAMES - 6, 0)
+    assert (tmp_path / "room.vslam").read_bytes() == before
+    assert run(recorded, "--start", 6, "--load-map", "room.vslam", "--save-map", "more.vslam", "--output", "c") == 0
+    assert metrics(tmp_path / "c")["tracked"] == FRAMES - 6
+    capsys.readouterr()
+    assert main(["map", "show", "more.vslam"]) == 0
+    assert "places" in capsys.readouterr().out
+
+
+def test_loops_can_be_left_open_and_places_unknown(recorded, tmp_path):
+    assert run(recorded, "--no-loop", "--output", "a", "--max-frames", 3) == 0
+    assert "close: false" in (tmp_path / "a" / "config.yaml").read_text()
+    assert run(recorded, "--place", "none", "--output", "b", "--max-frames", 3) == 0
+    assert metrics(tmp_path / "b")["loop_cpu_s"] == 0
+    for name in ("a", "b"):
+        text = (tmp_path / name / "loops.csv").read_text()
+        assert text == "t_query,t_match,kf_query,kf_match,score,n_matches,n_inliers,accepted,reason\n"
 
 
 def test_part_of_a_sequence_and_its_settings(recorded, tmp_path):
@@ -222,6 +248,12 @@ def test_bad_sequence_is_refused_in_one_line(sequence, tmp_path, capsys, damage,
         (["--max-frames", "0"], "--max-frames 0"),
         (["--max-frames", "many"], "'many' is not a number of frames"),
         (["--deterministic", "--realtime"], "not allowed with"),
+        (["--place", "mine"], "mine"),
+        (["--localize"], "add --load-map FILE"),
+        (["--load-map", "wrong.yaml"], "wrong.yaml"),
+        (["--load-map", "nowhere.vslam"], "nowhere.vslam"),
+        (["--load-map", "x.vslam", "--localize", "--save-map", "y.vslam"], "leave out --save-map"),
+        (["--save-map", "nowhere/x.vslam"], "nowhere"),
         (["--dataset", "kodak"], "kodak"),
         (["--frames", "3"], "--frames"),
     ],
@@ -328,7 +360,7 @@ def test_after_a_fault_of_mapping_results_are_written_and_the_fault_is_raised(re
     def fail(self, request):
         if len(self.map) == 2:
             raise ArithmeticError("in mapping")
-        process(self, request)
+        return process(self, request)
 
     monkeypatch.setattr(LocalMapper, "process", fail)
     with pytest.raises(ArithmeticError, match="in mapping"):

@@ -104,7 +104,7 @@ def test_a_view_left_for_long_is_a_revisit():
 
 
 def test_a_view_left_for_a_moment_counts_once_the_old_one_is_old():
-    seen = {1: 1.0, 2: 4.0, 3: 9.0, 4: 11.5}
+    seen = {1: 1.0, 2: 4.0, 3: 9.0, 4: 10.2}
     assert revisited(linked(seen, 12.0), 10.0) == 1
     assert revisited(linked(seen, 10.5), 10.0) is None
 
