@@ -102,6 +102,8 @@ class LoopConfig:
     drift_m: float = 0.2  # the error of the way since a place was seen is at most this and drift_deg ...
     drift_deg: float = 5.0
     drift_share: float = 0.03  # ... and this part of its length and turns; more is another place that looks alike
+    least_m: float = 0.03  # a smaller error of the way than this and least_deg is left to tracking and local adjustment
+    least_deg: float = 1.0
     witnesses: int = 2  # of the last keyframes that must see the same loop
     memory: int = 4  # keyframes after which a witness is forgotten
     agree_m: float = 0.1  # between the corrections that two witnesses call for,

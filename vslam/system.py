@@ -184,6 +184,11 @@ class System:
         return tuple(self._closer.audit) if self._closer is not None else ()
 
     @property
+    def loops(self) -> int:
+        """Old places come back to: loops closed, and those that tracking found by itself."""
+        return self._closer.loops if self._closer is not None else 0
+
+    @property
     def loop_cpu_s(self) -> float:
         """CPU time of describing places and closing loops."""
         return self._closer.cpu_s if self._closer is not None else 0.0

@@ -34,6 +34,9 @@ METRICS = [
     "cpu_s",
     "peak_rss_mb",
     "map_mb",
+    "loops",
+    "relocalisations",
+    "loop_cpu_s",
     "keyframes",
     "map_points",
     "states",
@@ -50,6 +53,7 @@ FILES = [
     "metrics.json",
     "config.yaml",
     "frames.csv",
+    "loops.csv",
     "report.html",
 ]
 NEEDS_TRUTH = ("ate_rmse_m", "ate_live_rmse_m", "rpe_trans_m_per_s", "rpe_rot_deg_per_s", "scale_error")
@@ -163,6 +167,7 @@ def test_frame_table_has_a_line_a_frame_and_a_column_a_stage(tmp_path):
         "keyframe",
         "matches",
         "inliers",
+        "recovery_s",
         "tracking_ms",
         "tracking_cpu_ms",
         "extract_ms",

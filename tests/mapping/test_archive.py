@@ -125,7 +125,7 @@ def test_camera_features_and_meta_come_back(tmp_path):
 @pytest.mark.parametrize("name", ["orb", "sift"])
 def test_map_of_a_run_is_kept_and_can_be_gone_on_with(name, tmp_path, monkeypatch):
     """What mapping makes of the next keyframe is the same in the saved map and in the loaded one."""
-    config = load_config(None, [f"extractor.name={name}", "extractor.max_keypoints=400"])
+    config = load_config(None, [f"extractor.name={name}", "extractor.max_keypoints=400", "place.name=none"])
     process, asked = LocalMapper.process, []
     with System(CAMERA, config, "deterministic") as system:
         monkeypatch.setattr(LocalMapper, "process", lambda self, request: (asked.append(self), process(self, request)))

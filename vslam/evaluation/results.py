@@ -50,6 +50,7 @@ class RunRecord:
     map_mb: float = 0.0
     mapping_ms: dict[str, list[float]] = field(default_factory=dict)
     audit: tuple[LoopCandidate, ...] = ()
+    loops: int = 0
     loop_cpu_s: float = 0.0
     interrupted: bool = False
 
@@ -81,7 +82,7 @@ def compute_metrics(record: RunRecord) -> dict[str, Any]:
         "cpu_s": float(record.cpu_s),
         "peak_rss_mb": float(record.peak_rss_mb),
         "map_mb": float(record.map_mb),
-        "loops": sum(candidate.accepted for candidate in record.audit),
+        "loops": record.loops,
         "relocalisations": sum(frame.reason is Reason.RELOCALISED for frame in record.frames),
         "loop_cpu_s": float(record.loop_cpu_s),
         "keyframes": len(record.keyframes),

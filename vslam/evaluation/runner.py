@@ -105,6 +105,7 @@ class SequenceRun:
             map_mb=system.map_bytes / 2**20,
             mapping_ms=system.mapping_ms,
             audit=system.audit,
+            loops=system.loops,
             loop_cpu_s=system.loop_cpu_s,
             interrupted=not self._ended,
         )

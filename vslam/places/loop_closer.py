@@ -26,6 +26,9 @@ FIRM = 30  # points shared with a keyframe for a firm link: few may be matched b
 AWAY_S = 2.0  # a view out of sight for so long has been left
 LIKE = 10  # places asked for; of those seen shortly after another, only the most alike counts
 SAME_PLACE_S = 2.0
+AGAIN_S = 2.0  # after which a way that follows an old one is noted again
+WAITS = "waits for a second keyframe"
+FOUND, FOLLOWED = "found by tracking", "followed by tracking"
 LONG_AGO_S = 1e12  # loaded keyframes are older than any of this run; keeps their distances to 0.1 ms
 LOOP_SHARED = 200  # the loop's link counts as much as one between keyframes that share so many points
 FULL_WEIGHT = 100  # points that keyframes share for a link of weight 1 ...
@@ -76,15 +79,15 @@ class LoopCloser:
         self._time = {k: t - LONG_AGO_S for k, t in self._stamp.items()}
         self._way = {k: np.zeros(2) for k in ids}  # metres gone and degrees turned when each came
         self._last: NewKeyframe | None = None
-        self._was_linked = False
+        self._was_linked, self._noted_at = False, -np.inf
         self._stop = np.zeros(1, np.uint8)
         self.audit: list[LoopCandidate] = []
         self.cpu_s = 0.0
 
     @property
     def loops(self) -> int:
-        """Loops closed so far."""
-        return sum(candidate.accepted for candidate in self.audit)
+        """Old places come back to so far."""
+        return sum(candidate.accepted and candidate.reason != FOLLOWED for candidate in self.audit)
 
     def process(self, keyframe: NewKeyframe) -> None:
         """Look for the keyframe's place among those seen before, close the loop if proved, remember the place."""
@@ -110,11 +113,12 @@ class LoopCloser:
         if any(other < self._first and shared >= FIRM for other, shared in keyframe.covisible.items()):
             return True  # in the loaded map
         old = revisited(keyframe, self._config.min_gap_s)
-        is_new, self._was_linked = old is not None and not self._was_linked, old is not None
-        if old is not None and is_new:
+        was_linked, self._was_linked = self._was_linked, old is not None
+        if old is not None and (not was_linked or keyframe.timestamp - self._noted_at >= AGAIN_S):
             shared = keyframe.covisible[old]
             score = float(self._index.vector(old) @ vector) if old in self._index else float("nan")
-            self._note(keyframe, old, score, shared, shared, "found by tracking", accepted=True)
+            self._note(keyframe, old, score, shared, shared, FOLLOWED if was_linked else FOUND, accepted=True)
+            self._noted_at = keyframe.timestamp
         return old is not None
 
     def _search(self, keyframe: NewKeyframe, vector: np.ndarray) -> None:
@@ -147,17 +151,23 @@ class LoopCloser:
         if pair is None:
             return self._forget_removed(candidate)
         found = self._recogniser.recognise(keyframe.frame, pair.place)
-        reason, accepted = found.reason, False
+        reason, accepted, is_straight = found.reason, False, False
         if found.view is not None:
             move = se3.inverse(found.view.T_cw) @ pair.T_query
             reason = self._implausible(keyframe.id, candidate, pair.T_query, found.view.T_cw)
             if not reason:
                 accepted = self._is_confirmed(keyframe.id, move, pair.T_query)
-                reason = "closed" if accepted else "waits for a second keyframe"
+                is_straight = self._is_straight(pair.T_query, found.view.T_cw)
+                reason = ("agrees with the map" if is_straight else "closed") if accepted else WAITS
         self._note(keyframe, candidate, score, found.matches, found.inliers, reason, accepted)
-        if accepted:
+        if accepted and not is_straight:
             self._close(keyframe.id, candidate, found.view, pair)
         return accepted
+
+    def _is_straight(self, T_now: np.ndarray, T_then: np.ndarray) -> bool:
+        """The map has drifted so little that a correction would rather add noise."""
+        shift, turn = difference(T_now, T_then)
+        return shift < self._config.least_m and turn < self._config.least_deg
 
     def _forget_removed(self, candidate: int) -> bool:
         self._index.remove([candidate])
@@ -202,7 +212,7 @@ class LoopCloser:
         at = view.point[feature]
         sighting = Sighting(query, match, feature, pair.place.row[at], pair.place.generation[at])
         self._ask(lambda: self._mapper.close_loop(sighting, poses))
-        self._witnesses, self._was_linked = [], True
+        self._witnesses, self._was_linked, self._noted_at = [], True, self._last.timestamp
         if self._config.global_iterations:
             self._adjust_later()
 
