@@ -21,6 +21,7 @@ from vslam.places.index import PlaceIndex
 from vslam.places.loop_closer import LoopCloser
 from vslam.places.recall import Recall
 from vslam.tracking.relocalise import Recogniser
+from vslam.tracking.stages import StageClock
 from vslam.tracking.tracker import Tracker
 from vslam.tracking.view import Viewer
 from vslam.types import Camera, KeyframeRequest, LoopCandidate, RawFrame, Tracked, Trajectory
@@ -108,10 +109,12 @@ class System:
                 the one before. The next frame may be good.
             Exception: mapping failed. The run is over; `trajectory()` and the others still give what came before.
         """
+        self._wait_for_mapping()
+        clock = StageClock()
         raw, grey = checked_frame(raw, self.camera)
         self._check_order(raw.timestamp)
-        self._wait_for_mapping()
-        tracked = self._tracker.track(raw, grey)
+        clock.mark("prepare")
+        tracked = self._tracker.track(raw, grey, clock)
         if not self._is_threaded:
             self.drain()
         return tracked

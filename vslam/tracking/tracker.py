@@ -113,9 +113,12 @@ class Tracker:
         self._lost_since: float | None = None  # the time from which there was something to see
         self.anchors: list[Anchor] = []
 
-    def track(self, raw: RawFrame, grey: np.ndarray) -> Tracked:
-        """Estimate the pose of one frame, `grey` its image; a bad image gives a state and a reason, no exception."""
-        clock, self._image = StageClock(), grey
+    def track(self, raw: RawFrame, grey: np.ndarray, clock: StageClock | None = None) -> Tracked:
+        """Estimate the pose of one frame, `grey` its image; a bad image gives a state and a reason, no exception.
+
+        `clock` has been running since the image was in memory; None to begin now.
+        """
+        clock, self._image = clock or StageClock(), grey
         features = self._extractor.extract(grey)
         clock.mark("extract")
         T_depth_image = self._motion.predict(raw.depth_delay)
