@@ -56,6 +56,7 @@ class System:
         config = config or Config()
         self.camera, self._config = camera, config
         extractor = make_extractor(config.extractor)
+        extractor.extract(np.zeros((camera.height, camera.width), np.uint8))  # networks compile for a size on first use
         self._is_threaded = mode == "threaded"
         self._mapping = Worker("vslam-mapping", self._is_threaded)
         self._places = Worker("vslam-places", self._is_threaded)

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from vslam.config import Config, MappingConfig, TrackingConfig
-from vslam.mapping.essential import count_shared
 from vslam.system import System
 from vslam.types import Camera, RawFrame
 
@@ -30,8 +29,6 @@ def warm_up(config: Config, quiet: bool = False) -> None:
         with System(camera, small, mode="deterministic") as system:
             for frame in _frames(camera):
                 system.track(frame)
-        few = np.zeros((1, 1), np.int32)  # of a loop, which so short a run has not
-        count_shared(few, np.zeros(1, np.int64), 1, few.copy())
 
 
 def _frames(camera: Camera) -> Iterator[RawFrame]:

@@ -74,8 +74,7 @@ def test_moving_the_whole_world_changes_nothing_seen():
 def test_shared_points_are_counted_as_sets():
     map_ = mapped().map
     slots = np.array(list(map_.slot_of.values()), np.int64)
-    shared = np.zeros((len(slots), len(slots)), np.int32)
-    count_shared(map_.keyframes.point, slots, map_.points.capacity, shared)
+    shared = count_shared(map_.keyframes.point[slots], map_.points.capacity)
     seen = [set(map_.keyframes.point[slot].tolist()) - {-1} for slot in slots]
     naive = [[len(a & b) if a is not b else 0 for b in seen] for a in seen]
     np.testing.assert_array_equal(shared, naive)

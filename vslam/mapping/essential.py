@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vslam.kernels import njit
 from vslam.mapping.map import Map
 
 STRONG = 100
@@ -29,8 +28,7 @@ def essential_graph(map_: Map) -> EssentialGraph:
     """The graph of all keyframes as they are now."""
     keyframes = map_.keyframes
     slots = np.array([map_.slot_of[keyframe] for keyframe in sorted(map_.slot_of)], np.int64)
-    shared = np.zeros((len(slots), len(slots)), np.int32)
-    count_shared(keyframes.point, slots, map_.points.capacity, shared)
+    shared = count_shared(keyframes.point[slots], map_.points.capacity)
     is_link = shared >= STRONG
     follows = np.arange(1, len(slots))
     is_link[follows - 1, follows] = True
@@ -40,17 +38,12 @@ def essential_graph(map_: Map) -> EssentialGraph:
     )
 
 
-@njit
-def count_shared(point, slots, points, shared):
-    """`shared` (K, K): how many points each pair of keyframes `slots` (K,) sees both."""
-    mark = np.full(points, -1, np.int32)
-    for a in range(len(slots)):
-        for f in range(point.shape[1]):
-            if point[slots[a], f] >= 0:
-                mark[point[slots[a], f]] = a
-        for b in range(a + 1, len(slots)):
-            count = 0
-            for f in range(point.shape[1]):
-                p = point[slots[b], f]
-                count += p >= 0 and mark[p] == a
-            shared[a, b] = shared[b, a] = count
+def count_shared(point: np.ndarray, points: int) -> np.ndarray:
+    """(K, K) int32: how many points each pair of keyframes sees both; `point` (K, F) are those they see or -1."""
+    from scipy.sparse import csr_matrix
+
+    keyframe, feature = np.nonzero(point >= 0)
+    sees = csr_matrix((np.ones(len(keyframe), np.int32), (keyframe, point[keyframe, feature])), (len(point), points))
+    shared = (sees @ sees.T).toarray()
+    np.fill_diagonal(shared, 0)
+    return shared
