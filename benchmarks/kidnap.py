@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.loops import BAD_POSE_DEG, BAD_POSE_M, pose_difference
+from benchmarks.loops import BAD_POSE_DEG, BAD_POSE_M, pose_difference, true_pose
 from vslam.config import load_config
 from vslam.datasets import open_dataset
 from vslam.geometry import se3
@@ -37,7 +37,7 @@ def main() -> None:
         answers = [system.track(dataset.load(index)) for index in range(options.map_until)]
         stored = system.stored()
     start = answers[0].timestamp
-    origin = _true_pose(dataset, 0)
+    origin = true_pose(dataset.truth, dataset.timestamps[0])
     info = json.loads((options.folder / "info.json").read_text())
     seen = np.unique(np.array([j for i, j in info["revisits"] if i < options.map_until <= j]))
     seen = seen[seen + round(WITHIN_S * dataset.camera.fps) < len(dataset)]
@@ -75,14 +75,9 @@ def trial(system, dataset, place: int, clock: float, origin: np.ndarray):
         answer = system.track(replace(dataset.load(place + k), timestamp=clock))
         if answer.state in (State.OK, State.WEAK):
             found = k * step if found is None else found
-            true = se3.inverse(origin) @ _true_pose(dataset, place + k)
+            true = se3.inverse(origin) @ true_pose(dataset.truth, dataset.timestamps[place + k])
             errors.append(pose_difference(true, answer.T_world_camera))
     return clock, found, errors
-
-
-def _true_pose(dataset, index: int) -> np.ndarray:
-    nearest = int(np.argmin(np.abs(dataset.truth.timestamps - dataset.timestamps[index])))
-    return dataset.truth.poses[nearest]
 
 
 def _options() -> argparse.Namespace:

@@ -71,7 +71,7 @@ def _run(folder: Path, config, max_frames: int | None):
 
 
 def _is_wrong(each, truth) -> bool:
-    query, match = (_true_pose(truth, t) for t in (each.t_query, each.t_match))
+    query, match = (true_pose(truth, t) for t in (each.t_query, each.t_match))
     shift, turn = pose_difference(query, match)
     return shift > WRONG_M or turn > WRONG_DEG
 
@@ -111,7 +111,7 @@ def _relocalisations(record) -> list[dict]:
     for frame in record.frames:
         if frame.T_world_camera is None or record.truth is None:
             continue
-        true = _true_pose(record.truth, frame.timestamp)
+        true = true_pose(record.truth, frame.timestamp)
         origin = true @ se3.inverse(frame.T_world_camera) if origin is None else origin
         if frame.recovery_s is not None and frame.reason is Reason.RELOCALISED:
             shift, turn = pose_difference(true, origin @ frame.T_world_camera)
@@ -120,7 +120,7 @@ def _relocalisations(record) -> list[dict]:
     return rows
 
 
-def _true_pose(truth, time: float) -> np.ndarray:
+def true_pose(truth, time: float) -> np.ndarray:
     return truth.poses[int(np.argmin(np.abs(truth.timestamps - time)))]
 
 

@@ -57,10 +57,6 @@ class System:
         self.camera, self._config = camera, config
         extractor = make_extractor(config.extractor)
         extractor.extract(np.zeros((camera.height, camera.width), np.uint8))  # networks compile for a size on first use
-        self._is_threaded = mode == "threaded"
-        self._mapping = Worker("vslam-mapping", self._is_threaded)
-        self._places = Worker("vslam-places", self._is_threaded)
-        self._background = Worker("vslam-background", self._is_threaded)
         self._is_fault_told = False
         self._last_timestamp = -np.inf
         self._mapper = LocalMapper(camera, extractor, config.mapping, config.extractor.max_keypoints)
@@ -71,6 +67,10 @@ class System:
             self._take_over(stored)
         elif localize:
             raise VslamError("localize: there is no map to track in; give one")
+        self._is_threaded = mode == "threaded"
+        self._mapping = Worker("vslam-mapping", self._is_threaded)
+        self._places = Worker("vslam-places", self._is_threaded)
+        self._background = Worker("vslam-background", self._is_threaded)
         self._first = len(self._mapper.map.timestamp_of)  # keyframe of this run
         self._closer, recall = self._know_places(extractor)
         self._tracker = Tracker(camera, extractor, config, lambda: self._mapper.local_map, self._submit, recall)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vslam.config import Config, MappingConfig, TrackingConfig
+from vslam.config import Config, MappingConfig, PlaceConfig, TrackingConfig
 from vslam.system import System
 from vslam.types import Camera, RawFrame
 
@@ -25,7 +25,8 @@ def warm_up(config: Config, quiet: bool = False) -> None:
     with _progress(quiet or _is_warm()):
         camera = Camera(200.0, 200.0, 99.5, 79.5, 200, 160)
         tracking = TrackingConfig(min_matches=6, min_inliers=6, keyframe_ratio=2.0, keyframe_min_gap=1)
-        small = replace(config, tracking=tracking, mapping=MappingConfig(optimizer=config.mapping.optimizer))
+        mapping, none = MappingConfig(optimizer=config.mapping.optimizer), PlaceConfig("none")  # no kernels in networks
+        small = replace(config, tracking=tracking, mapping=mapping, place=none)
         with System(camera, small, mode="deterministic") as system:
             for frame in _frames(camera):
                 system.track(frame)

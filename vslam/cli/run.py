@@ -57,7 +57,6 @@ def run(options: argparse.Namespace) -> int:
     from vslam.evaluation.runner import SequenceRun
     from vslam.frontend import make_extractor
     from vslam.mapping.archive import load_map
-    from vslam.places.descriptor import make_place
     from vslam.warmup import warm_up
 
     level = logging.DEBUG if options.verbose else logging.WARNING
@@ -65,7 +64,6 @@ def run(options: argparse.Namespace) -> int:
     logging.getLogger("vslam").setLevel(level)
     config = load_config(options.config, [*_as_settings(options), *options.set])
     make_extractor(config.extractor)  # its mistakes are the cheapest to find
-    make_place(config.place)
     _refuse_result(options)
     _announce_sample(options)
     _check_map_options(options)

@@ -37,8 +37,13 @@ def find_points(map_: Map, slot: int, rows: np.ndarray, camera: Camera, extracto
     match = _search(map_, slot, rows, camera, extractor)
     hit = np.flatnonzero(match >= 0)
     hit = hit[consistent(map_, slot, rows[hit], match[hit], camera.pinhole)]
-    features, rows = match[hit], rows[hit]
-    present = keyframes.point[slot, features]
+    return add_observations(map_, slot, match[hit], rows[hit])
+
+
+def add_observations(map_: Map, slot: int, features: np.ndarray, rows: np.ndarray) -> int:
+    """Keyframe `slot` sees points `rows` (K,), none of which it saw so far, at `features` (K,); where a feature showed
+    another point the two are one. Returns the observations added."""
+    present = map_.keyframes.point[slot, features]
     free = present < 0
     map_.observe(slot, features[free], rows[free])
     merge_points(map_, rows[~free], present[~free])

@@ -15,7 +15,7 @@ from vslam.mapping.bundle import Solution
 from vslam.mapping.correct import Poses, correct_map
 from vslam.mapping.cull import cull_keyframes, cull_points
 from vslam.mapping.essential import EssentialGraph, essential_graph
-from vslam.mapping.fuse import find_points, fuse_around, merge_points
+from vslam.mapping.fuse import add_observations, find_points, fuse_around
 from vslam.mapping.local_map import build_local_map
 from vslam.mapping.map import Map, covisible
 from vslam.mapping.triangulate import triangulate_around
@@ -139,11 +139,7 @@ class LocalMapper:
         same = (points.alive[sighting.row] > 0) & (points.generation[sighting.row] == sighting.generation)
         feature, row = sighting.feature[same], sighting.row[same]
         new = ~np.isin(row, keyframes.point[slot])
-        feature, row = feature[new], row[new]
-        present = keyframes.point[slot, feature]
-        free = present < 0
-        self.map.observe(slot, feature[free], row[free])
-        merge_points(self.map, row[~free], present[~free])
+        add_observations(self.map, slot, feature[new], row[new])
 
     def _fuse_places(self, here: int, there: int) -> None:
         """Look for the points of the old place in the keyframes of the new one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -19,8 +19,6 @@ from vslam.places.pose_graph import optimise
 from vslam.tracking.relocalise import Recogniser
 from vslam.tracking.view import MapView
 from vslam.types import LoopCandidate, NewKeyframe
-
-T = TypeVar("T")
 
 FIRM = 30  # points shared with a keyframe for a firm link: few may be matched by chance
 AWAY_S = 2.0  # a view out of sight for so long has been left
@@ -71,7 +69,7 @@ class LoopCloser:
     ):
         self._place, self._index, self._mapper = place, index, mapper
         self._recogniser, self._config = recogniser, config
-        self._ask_mapper, self._later = ask, later
+        self._ask, self._later = ask, later
         self._witnesses: list[Witness] = []
         self._first = first
         ids = index.content()[0].tolist()
@@ -236,9 +234,6 @@ class LoopCloser:
     def stop(self) -> None:
         """End a global adjustment under way; the map stays as it is."""
         self._stop[0] = 1
-
-    def _ask(self, call: Callable[[], T]) -> T:
-        return self._ask_mapper(call)
 
 
 def revisited(keyframe: NewKeyframe, min_gap_s: float) -> int | None:
