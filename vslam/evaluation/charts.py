@@ -79,8 +79,7 @@ def path_view(
     if len(dots):
         places = np.stack([x(dots[:, 0]), y(dots[:, 1])], axis=1)
         items += [Dots(places, "paper", 2.8), Dots(places, "estimate", 2.0)]
-    for name, place in zip(("start", "end"), ends, strict=False):
-        items += _end_mark(name, x(place[0]), y(place[1]), x)
+    items += _end_marks(ends, x, y)
     return Picture(size[0], y.start + BOTTOM, tuple(items)), x, y
 
 
@@ -208,9 +207,19 @@ def _pieces(curve: Curve, x: Scale, y: Scale) -> list[np.ndarray]:
     return [piece for piece in pieces if len(piece)]
 
 
-def _end_mark(name: str, left: float, top: float, x: Scale) -> list[Item]:
+def _end_marks(ends: np.ndarray, x: Scale, y: Scale) -> list[Item]:
+    """Start and end (0 or 2, 2); their names one above the other where they would run into each other."""
+    places = [(float(x(end[0])), float(y(end[1]))) for end in ends]
+    crowded = len(places) == 2 and abs(places[0][0] - places[1][0]) < 60 and abs(places[0][1] - places[1][1]) < 14
+    items: list[Item] = []
+    for name, (left, top), shift in zip(("start", "end"), places, (-8, 8), strict=False):
+        items += _end_mark(name, left, top, top + 4 + shift * crowded, x)
+    return items
+
+
+def _end_mark(name: str, left: float, top: float, baseline: float, x: Scale) -> list[Item]:
     place = np.array([[left, top]])
     on_right = left < (x.start + x.end) / 2
-    label = Label(left + (9 if on_right else -9), top + 4, name, "ink", "start" if on_right else "end", has_halo=True)
+    label = Label(left + (9 if on_right else -9), baseline, name, "ink", "start" if on_right else "end", has_halo=True)
     inner = [Dots(place, "paper", 2.6)] if name == "start" else []
     return [Dots(place, "ink", 4.5), *inner, label]
