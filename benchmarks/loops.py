@@ -2,10 +2,12 @@
 
     python -m benchmarks.loops FOLDER... [--extractor orb] [--max-frames N] [--set KEY=VALUE] [--json FILE]
 
-Each recording is run twice, deterministically, with and without loops. A closed loop is wrong where the two keyframes
-really see different places: more than WRONG_M apart or WRONG_DEG turned. A revisit is a stretch of frames that
-`info.json` of a rendered sequence lists under `revisits`; it is found by an accepted row of the audit in its first
-FOUND_S seconds (or at its end, if that comes first). A relocalised pose is wrong beyond 0.10 m or 5 degrees.
+Each recording is run twice, deterministically, with and without loops. A closed loop is right where the two keyframes
+really see the same: by the true poses and the depth images at least OVERLAP of what either shows lies in the other's
+view at the depth that is there, or `info.json` of a rendered sequence lists them, or frames up to NEAR_S beside them,
+under `revisits`. Everything else is wrong. A revisit is a stretch of frames that `info.json` lists so; it is found by
+an accepted row of the audit in its first FOUND_S seconds (or at its end, if that comes first). A relocalised pose is
+wrong beyond 0.10 m or 5 degrees.
 """
 
 from __future__ import annotations
@@ -21,10 +23,13 @@ from vslam.datasets import open_dataset
 from vslam.evaluation.results import compute_metrics
 from vslam.evaluation.runner import SequenceRun
 from vslam.geometry import se3
-from vslam.types import Reason
+from vslam.types import Camera, Reason
 from vslam.warmup import warm_up
 
-WRONG_M, WRONG_DEG = 3.0, 60.0
+OVERLAP = 0.10
+EVERY = 8  # rows and columns of the depth images that are compared
+AGREE_M, AGREE_SHARE = 0.05, 0.05  # the same surface: so far apart in depth, and this part of it
+NEAR_S = 0.5
 FOUND_S = 3.0
 BAD_POSE_M, BAD_POSE_DEG = 0.10, 5.0
 
@@ -43,8 +48,9 @@ def main() -> None:
 def measure(folder: Path, options: argparse.Namespace) -> dict:
     """One recording with and without loops."""
     name = [f"extractor.name={options.extractor}", *options.set]
-    with_loops = _run(folder, load_config(None, name), options.max_frames)
-    without = _run(folder, load_config(None, [*name, "loop.close=false"]), options.max_frames)
+    dataset = open_dataset("tum", folder)
+    with_loops = _run(dataset, load_config(None, name), options.max_frames)
+    without = _run(dataset, load_config(None, [*name, "loop.close=false"]), options.max_frames)
     figures, plain = compute_metrics(with_loops), compute_metrics(without)
     closed = [each for each in with_loops.audit if each.accepted]
     return {
@@ -54,7 +60,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict:
         "ate_cm": _cm(figures["ate_rmse_m"]),
         "ate_no_loop_cm": _cm(plain["ate_rmse_m"]),
         "accepted": len(closed),
-        "wrong": sum(_is_wrong(each, with_loops.truth) for each in closed),
+        "wrong": [describe_pair(each, dataset) for each in closed if not is_right(each, dataset, folder)],
         "revisits": _revisits(folder, with_loops),
         "relocalisations": _relocalisations(with_loops),
         "loop_cpu_ms_a_keyframe": 1e3 * figures["loop_cpu_s"] / max(1, sum(f.keyframe for f in with_loops.frames)),
@@ -62,26 +68,71 @@ def measure(folder: Path, options: argparse.Namespace) -> dict:
     }
 
 
-def _run(folder: Path, config, max_frames: int | None):
-    dataset = open_dataset("tum", folder)
+def _run(dataset, config, max_frames: int | None):
     warm_up(config, quiet=True)
     with SequenceRun(dataset, config, "deterministic", max_frames=max_frames) as run:
         run.run()
         return run.record()
 
 
-def _is_wrong(each, truth) -> bool:
-    query, match = (true_pose(truth, t) for t in (each.t_query, each.t_match))
+def is_right(each, dataset, folder: Path) -> bool:
+    """Whether the two keyframes of a closed loop see the same place."""
+    return shared_view(each, dataset) >= OVERLAP or is_listed(each, dataset.timestamps, folder)
+
+
+def shared_view(each, dataset) -> float:
+    """The smaller of the shares of what either keyframe shows that the other shows too; 0 without depth."""
+    (depth_a, T_a), (depth_b, T_b) = (_true_view(dataset, t) for t in (each.t_query, each.t_match))
+    if depth_a is None or depth_b is None:
+        return 0.0
+    camera = dataset.camera
+    return min(overlap(camera, depth_a, T_a, depth_b, T_b), overlap(camera, depth_b, T_b, depth_a, T_a))
+
+
+def overlap(camera: Camera, depth: np.ndarray, T_wc: np.ndarray, other: np.ndarray, T_other: np.ndarray) -> float:
+    """The share of a view's depth image (H, W) that lies in another view at the depth that is there."""
+    y, x = np.mgrid[EVERY // 2 : depth.shape[0] : EVERY, EVERY // 2 : depth.shape[1] : EVERY].reshape(2, -1)
+    y, x = y[depth[y, x] > 0], x[depth[y, x] > 0]
+    xyz = camera.unproject(np.column_stack([x, y]), depth[y, x])
+    T = se3.inverse(T_other) @ T_wc
+    xyz = xyz @ T[:3, :3].T + T[:3, 3]
+    seen = xyz[xyz[:, 2] > AGREE_M]
+    at = np.rint(camera.project(seen)).astype(np.int64)
+    inside = ((at >= 0) & (at < other.shape[::-1])).all(axis=1)
+    there, z = other[at[inside, 1], at[inside, 0]], seen[inside, 2]
+    agrees = (there > 0) & (np.abs(there - z) < AGREE_M + AGREE_SHARE * z)
+    return float(agrees.sum() / max(1, len(xyz)))
+
+
+def is_listed(each, times: np.ndarray, folder: Path) -> bool:
+    """Whether `info.json` lists the pair, or one near it, as a revisit."""
+    then, now = times[listed_revisits(folder)].reshape(-1, 2).T
+    return bool(((np.abs(then - each.t_match) <= NEAR_S) & (np.abs(now - each.t_query) <= NEAR_S)).any())
+
+
+def listed_revisits(folder: Path) -> np.ndarray:
+    """Pairs of frames (N, 2), old and new, that `info.json` says see the same; none where there is no such file."""
+    info = folder / "info.json"
+    pairs = json.loads(info.read_text())["revisits"] if info.exists() else []
+    return np.array(pairs, np.int64).reshape(-1, 2)
+
+
+def describe_pair(each, dataset) -> dict:
+    """A closed loop and what is true of it."""
+    query, match = (true_pose(dataset.truth, t) for t in (each.t_query, each.t_match))
     shift, turn = pose_difference(query, match)
-    return shift > WRONG_M or turn > WRONG_DEG
+    row = {"t_query": each.t_query, "t_match": each.t_match, "reason": each.reason, "inliers": each.n_inliers}
+    return row | {"true_m": shift, "true_deg": turn, "shared_view": shared_view(each, dataset)}
+
+
+def _true_view(dataset, time: float) -> tuple[np.ndarray | None, np.ndarray]:
+    frame = dataset.load(int(np.argmin(np.abs(dataset.timestamps - time))))
+    return frame.depth, true_pose(dataset.truth, time)
 
 
 def _revisits(folder: Path, record) -> list[dict]:
     """Each stretch of frames that see an old place again, and how long it took to find that out."""
-    info = folder / "info.json"
-    if not info.exists():
-        return []
-    frames = np.unique(np.array(json.loads(info.read_text())["revisits"]).reshape(-1, 2)[:, 1])
+    frames = np.unique(listed_revisits(folder)[:, 1])
     times = np.array([frame.timestamp for frame in record.frames])
     frames = frames[frames < len(times)]
     if not len(frames):
@@ -143,7 +194,7 @@ def describe(row: dict) -> str:
              for r in row["relocalisations"]]  # fmt: skip
     return (
         f"{row['name']:28s} {row['frames']:5d} frames, {100 * row['coverage']:.0f} %, ATE {ate:7.2f} cm, without loops "
-        f"{plain:7.2f}, ratio {ate / plain:.2f}, closed {row['accepted']} (wrong {row['wrong']}), "
+        f"{plain:7.2f}, ratio {ate / plain:.2f}, closed {row['accepted']} (wrong {len(row['wrong'])}), "
         f"{row['loop_cpu_ms_a_keyframe']:.1f} ms a keyframe, revisits [{', '.join(found)}], found again {moved}"
     )
 
