@@ -25,10 +25,12 @@ from vslam.train.convert import (
     published_name,
     read_published,
 )
+from vslam.train.export import fold_norms
 from vslam.train.exporting import export
 from vslam.train.loop import CHECKPOINT, build_network
 from vslam.train.networks import published
-from vslam.train.networks.light import CornerResponse, ShiftedCornerResponse
+from vslam.train.networks.folded import ShiftedCornerResponse, fold
+from vslam.train.networks.light import CornerResponse
 from vslam.train.release import export_half, load_network, matching
 
 
@@ -68,6 +70,18 @@ def test_exported_maps_equal_pytorch_on_every_back_end(checkpoint, tmp_path):
         maps = open_session(tmp_path / "t.onnx", backend).run(image)
         assert np.abs(maps["descriptors"] - expected).max() < 2e-2 * np.abs(expected).max()  # stored in 11 bits
         np.testing.assert_allclose(maps["reliability"], truth["reliability"].sigmoid()[:, 0].numpy(), atol=5e-3)
+
+
+@pytest.mark.parametrize("kind", ["light", "tiny"])
+def test_folded_network_gives_the_maps_of_the_one_that_was_trained(kind):
+    torch.manual_seed(1)
+    network = build_network(kind).train()
+    with torch.no_grad():
+        network(torch.rand(4, 1, 64, 64))
+        image = torch.rand(2, 1, 48, 80)
+        expected, found = network.eval()(image), fold(fold_norms(network))(image)
+    for name, truth in expected.items():
+        assert torch.allclose(found[name], truth, atol=1e-4 * max(1.0, float(truth.abs().max()))), name
 
 
 def test_shifted_corner_response_equals_the_convolution():

@@ -14,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from vslam.train.networks.light import LightNet, ShiftedCornerResponse, heatmap
+from vslam.train.networks.folded import fold
+from vslam.train.networks.light import LightNet, heatmap
 
 OPSET = 17
 """Old enough for every ONNX Runtime and OpenVINO of the last years."""
@@ -28,8 +29,7 @@ class DenseMaps(nn.Module):
 
     def __init__(self, network: LightNet, binary: bool):
         super().__init__()
-        self.network = fold_norms(network)
-        self.network.corners = ShiftedCornerResponse()
+        self.network = fold(fold_norms(network))
         self.head = self.network.bits if binary else self.network.descriptor
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""int8 weights and activations by calibration on images; what decides places and bits stays in float."""
+"""int8 weights and activations by calibration on images; what decides places stays in float."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from vslam.features.learned import as_input
+
+OPTIONS = {
+    "ActivationSymmetric": False,
+    "OpTypesToExcludeOutputQuantization": ["Conv"],  # once, behind the Relu: rounded before it too, half a step is lost
+}
 
 
 class ImageReader(CalibrationDataReader):
@@ -25,7 +30,7 @@ class ImageReader(CalibrationDataReader):
 
 
 def float_convolutions(model: onnx.ModelProto) -> list[str]:
-    """Convolutions that stay in float: the last 1x1 of each head, and those that see the image itself."""
+    """Convolutions that stay in float: the last 1x1 of the heads but the descriptor's, and those over one channel."""
     consumers: dict[str, list[str]] = {}
     for node in reversed(model.graph.node):
         kind = node.op_type
@@ -37,7 +42,7 @@ def float_convolutions(model: onnx.ModelProto) -> list[str]:
     for node in model.graph.node:
         if node.op_type != "Conv":
             continue
-        is_hidden = consumers.get(node.output[0]) == ["Relu"]
+        is_hidden = consumers.get(node.output[0]) in (["Relu"], ["Transpose"])  # descriptors are turned channels last
         channels = next(w.dims[1] for w in model.graph.initializer if w.name == node.input[1])
         if not is_hidden or channels == 1:
             found.append(node.name)
@@ -53,5 +58,5 @@ def quantize(source: Path, target: Path, images: list[np.ndarray]) -> None:
         quantize_static(
             str(prepared), str(target), ImageReader(images), quant_format=QuantFormat.QDQ, per_channel=True,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, op_types_to_quantize=["Conv"],
-            nodes_to_exclude=float_convolutions(model), extra_options={"ActivationSymmetric": False},
+            nodes_to_exclude=float_convolutions(model), extra_options=OPTIONS,
         )  # fmt: skip

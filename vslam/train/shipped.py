@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vslam.errors import VslamError
 from vslam.inference.models import find_model, manifest
 from vslam.train.loop import WIDTHS, build_network
+from vslam.train.networks.folded import whole
 from vslam.train.networks.light import LightNet
 from vslam.train.release import NETWORK, open_checkpoint
 
@@ -94,7 +95,7 @@ def read_tensors(file: Path) -> Tensors:
         if name.startswith("network."):
             values = np.array(numpy_helper.to_array(tensor), np.float32)
             found[name.removeprefix("network.")] = torch.from_numpy(values)
-    return found
+    return whole(found)
 
 
 def fill(network: LightNet, tensors: Tensors, source: str) -> LightNet:

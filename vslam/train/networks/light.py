@@ -76,21 +76,6 @@ class CornerResponse(nn.Module):
         return F.avg_pool2d(values, 3, 1, 1)
 
 
-class ShiftedCornerResponse(CornerResponse):
-    """The same values by adding shifted images: run-times are slow at convolutions of one channel."""
-
-    def slopes(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        smooth, slope = (kernel.tolist() for kernel in gaussian_pair())
-        padded = F.pad(image, (2, 2, 2, 2))
-        return add_shifted(add_shifted(padded, smooth, 2), slope, 3), add_shifted(
-            add_shifted(padded, slope, 2), smooth, 3
-        )
-
-    def mean3x3(self, values: Tensor) -> Tensor:
-        third = [1 / 3] * 3
-        return add_shifted(add_shifted(F.pad(values, (1, 1, 1, 1)), third, 2), third, 3)
-
-
 def gaussian_pair() -> tuple[Tensor, Tensor]:
     """A Gaussian of sigma 1 px at 5 places, of sum 1, and its slope, which gives 1 on a ramp of 1 a pixel."""
     t = torch.arange(-2.0, 3.0)
@@ -98,16 +83,12 @@ def gaussian_pair() -> tuple[Tensor, Tensor]:
     return bell / bell.sum(), t * bell / (t * t * bell).sum()
 
 
-def add_shifted(image: Tensor, weights: list[float], dim: int) -> Tensor:
-    """Correlation with a few weights along one dimension, without padding."""
-    last = len(weights) - 1
-    windows = [slice(k, k - last if k < last else None) for k in range(len(weights))]  # fixed slices export plainly
-    terms = [
-        weight * (image[:, :, window] if dim == 2 else image[:, :, :, window])
-        for weight, window in zip(weights, windows, strict=True)
-        if weight
-    ]
-    return sum(terms[1:], terms[0])
+class Seen(nn.Sequential):
+    """First layer of the detector, over all it sees of a cell: the 1/8 map, the 1/4 map and each pixel's response."""
+
+    def forward(self, maps: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        eighth, quarter, corners = maps
+        return super().forward(torch.cat([eighth, F.pixel_unshuffle(quarter, 2), corners], dim=1))
 
 
 class LightNet(nn.Module):
@@ -131,8 +112,8 @@ class LightNet(nn.Module):
         self.at16 = nn.Sequential(conv(c, d, stride=2), conv(d, d), nn.Conv2d(d, c, 1))
         self.corners = CornerResponse()
         self.corner_gain = nn.Parameter(torch.tensor(1.0))
-        seen = c + 4 * b + CELL * CELL  # what the detector sees of a cell: 1/8, the 1/4 map and each pixel's response
-        self.detector = nn.Sequential(conv(seen, head, 1), conv(head, head), nn.Conv2d(head, CELL * CELL + 1, 1))
+        seen = Seen(*conv(c + 4 * b + CELL * CELL, head, 1))
+        self.detector = nn.Sequential(seen, conv(head, head), nn.Conv2d(head, CELL * CELL + 1, 1))
         self.describe = conv(c, head)
         self.descriptor = nn.Conv2d(head, widths.descriptor, 1)
         self.bits = nn.Conv2d(head, widths.bits, 1)
@@ -152,7 +133,7 @@ class LightNet(nn.Module):
     def detect(self, normal: Tensor, quarter: Tensor, eighth: Tensor) -> Tensor:
         """Detector logits (N, 65, H/8, W/8)."""
         corners = F.pixel_unshuffle(self.corners(normal), CELL)
-        semi = self.detector(torch.cat([eighth, F.pixel_unshuffle(quarter, 2), corners], dim=1))
+        semi = self.detector((eighth, quarter, corners))
         return semi + F.pad(self.corner_gain * corners, (0, 0, 0, 0, 0, 1))  # nothing is added to 'none'
 
     def share(self, eighth: Tensor) -> Tensor:
