@@ -19,6 +19,7 @@ class ConstantVelocity:
     def forget(self) -> None:
         """After a loss nothing is known of the motion."""
         self._twist = np.zeros(6)  # per second
+        self._went = np.zeros(3)  # the way back to the last place, in the camera's frame, per second
         self._change = np.zeros(6)  # of it, from motion to motion
         self._known = False
 
@@ -27,6 +28,7 @@ class ConstantVelocity:
         twist = se3.log(T_frame_previous) / max(seconds, 1e-3)
         self._change = twist - self._twist if self._known else np.zeros(6)
         self._twist = twist
+        self._went = T_frame_previous[:3, 3] / max(seconds, 1e-3)
         self._known = True
 
     @property
@@ -40,6 +42,12 @@ class ConstantVelocity:
     def predict(self, seconds: float) -> np.ndarray:
         """`T_frame_previous` (4, 4) after `seconds`."""
         return se3.exp(self._twist * seconds)
+
+    def turned(self, T_frame_previous: np.ndarray, seconds: float) -> np.ndarray:
+        """The motion with the turn of `T_frame_previous` (4, 4), the camera's centre going straight on as it went."""
+        T = T_frame_previous.copy()
+        T[:3, 3] = T[:3, :3] @ self._went * seconds
+        return T
 
     def weight(self, seconds: float) -> np.ndarray:
         """Inverse variances (6,) of the prediction's error, translation then rotation; zeros while nothing is known.

@@ -46,9 +46,7 @@ def cell_centres(camera: Camera) -> np.ndarray:
 
 
 @njit(fastmath=FAST)
-def fill_surface(
-    depth, centres, pinhole, T, max_m, max_step, noise_m, noise_per_m2, noise_near_m, xyz, normal, sigma
-):
+def fill_surface(depth, centres, pinhole, T, max_m, max_step, noise_m, noise_per_m2, noise_near_m, xyz, normal, sigma):
     """Write points, normals and sigmas of all cells; a cell with holes or a step stays empty."""
     rows, columns = sigma.shape
     half = (BLOCK - 1) / 2
@@ -122,7 +120,7 @@ def align(
         H[:], g[:] = 0.0, 0.0
         for i in range(len(xyz)):
             add_point(T_cw, pinhole, xyz[i], uv[i], disparity[i], sigma[i], disparity_sigma[i], is_robust, H, g)
-        add_expected(T_cw, expected, expected_weight, H, g)
+        add_expected(T_cw, expected, expected_weight, True, H, g)
         share, rms = add_surface(
             T_cw, pinhole, surface_xyz, surface_normal, surface_sigma, other_xyz, other_normal, T_other_world, weight,
             reach, H, g,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,8 +14,17 @@ from vslam.tracking.pose import refine_pose
 from vslam.types import Camera, Frame, LocalMap
 
 REFINE_ROUNDS = 4
+VAGUE = math.sqrt(2.0)  # times sigma, of a point that only the last frame saw: its place there is as inexact again
+AS_SEEN = np.ones(1, np.float32)
 UNKNOWN = np.zeros(6)
 """Weight of an expected pose that is none."""
+
+
+class Followed(NamedTuple):
+    """Features (K,) that show points of the last frame, mapped or not, at `xyz` (K, 3) in the world."""
+
+    feature: np.ndarray
+    xyz: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -51,11 +61,13 @@ class Viewer:
         expected: np.ndarray | None = None,
         weight: np.ndarray = UNKNOWN,
         radius_px: float | None = None,
+        followed: Followed | None = None,
     ) -> MapView:
         """Look for every point of the local map around its projection through `T_cw`, then improve the pose.
 
         `expected` (4, 4) with `weight` (6,) is what the motion model says; `radius_px`, at 640 pixels width, replaces
-        `map_search_px`.
+        `map_search_px`. Where the map has few points, or points of keyframes that lie askew, features `followed` from
+        the last frame that show none of them hold the pose; they count for less and are not among the inliers.
         """
         settings = self._config
         radius = settings.map_search_px if radius_px is None else radius_px
@@ -64,8 +76,15 @@ class Viewer:
             local_map.words, radius, settings.map_search_sigmas, 0.0, settings.map_ratio,
         )  # fmt: skip
         rows = np.flatnonzero(match >= 0)
+        feature, xyz = match[rows], local_map.xyz[rows]
+        if followed is not None:
+            new = ~np.isin(followed.feature, feature)
+            feature, xyz = np.append(feature, followed.feature[new]), np.append(xyz, followed.xyz[new], axis=0)
         T_cw = T_cw.copy()
-        inliers, inlier, noise = self.refine(T_cw, frame, local_map.xyz[rows], match[rows], expected, weight)
+        vague = np.where(np.arange(len(feature)) < len(rows), 1.0, VAGUE).astype(np.float32)
+        inlier, noise = self.refine(T_cw, frame, xyz, feature, expected, weight, vague)[1:]
+        inlier = inlier[: len(rows)]
+        inliers = int(np.count_nonzero(inlier))
         point = np.full(len(frame), -1, np.int32)
         point[match[rows[inlier]]] = rows[inlier]
         return MapView(T_cw, point, len(rows), inliers, visible, noise)
@@ -93,11 +112,16 @@ class Viewer:
         feature: np.ndarray,
         expected: np.ndarray | None = None,
         weight: np.ndarray = UNKNOWN,
+        vague: np.ndarray = AS_SEEN,
     ) -> tuple[int, np.ndarray, float]:
-        """Improve `T_cw` in place by points (K, 3) seen at `feature` (K,): inliers' number, which ones, and noise."""
+        """Improve `T_cw` in place by points (K, 3) seen at `feature` (K,): inliers' number, which ones, and noise.
+
+        Sigmas are multiplied by `vague` (K,).
+        """
         inlier = np.empty(len(xyz), np.uint8)
+        sigma, disparity_sigma = frame.features.sigma[feature] * vague, frame.disparity_sigma[feature] * vague
         count, noise = refine_pose(
-            T_cw, self._pinhole, xyz, frame.xy[feature], frame.disparity[feature], frame.features.sigma[feature],
-            frame.disparity_sigma[feature], T_cw if expected is None else expected, weight, REFINE_ROUNDS, inlier,
+            T_cw, self._pinhole, xyz, frame.xy[feature], frame.disparity[feature], sigma, disparity_sigma,
+            T_cw if expected is None else expected, weight, REFINE_ROUNDS, inlier,
         )  # fmt: skip
         return count, inlier.astype(bool), noise
