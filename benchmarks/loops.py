@@ -3,9 +3,10 @@
     python -m benchmarks.loops FOLDER... [--extractor orb] [--max-frames N] [--set KEY=VALUE] [--json FILE]
 
 Each recording is run twice, deterministically, with and without loops. A closed loop is right where the two keyframes
-really see the same: by the true poses and the depth images at least OVERLAP of what either shows lies in the other's
-view at the depth that is there, or `info.json` of a rendered sequence lists them, or frames up to NEAR_S beside them,
-under `revisits`. Everything else is wrong. A revisit is a stretch of frames that `info.json` lists so; it is found by
+really see the same: by the true poses and the depth images at least OVERLAP of what one of them shows lies in the
+other's view at the depth that is there (from farther behind the nearer view is a small part of the picture, so one
+direction is enough), or `info.json` of a rendered sequence lists them, or frames up to NEAR_S beside them, under
+`revisits`. Everything else is wrong. A revisit is a stretch of frames that `info.json` lists so; it is found by
 an accepted row of the audit in its first FOUND_S seconds (or at its end, if that comes first). A relocalised pose is
 wrong beyond 0.10 m or 5 degrees.
 """
@@ -81,12 +82,12 @@ def is_right(each, dataset, folder: Path) -> bool:
 
 
 def shared_view(each, dataset) -> float:
-    """The smaller of the shares of what either keyframe shows that the other shows too; 0 without depth."""
+    """The larger of the shares of what either keyframe shows that the other shows too; 0 without depth."""
     (depth_a, T_a), (depth_b, T_b) = (_true_view(dataset, t) for t in (each.t_query, each.t_match))
     if depth_a is None or depth_b is None:
         return 0.0
     camera = dataset.camera
-    return min(overlap(camera, depth_a, T_a, depth_b, T_b), overlap(camera, depth_b, T_b, depth_a, T_a))
+    return max(overlap(camera, depth_a, T_a, depth_b, T_b), overlap(camera, depth_b, T_b, depth_a, T_a))
 
 
 def overlap(camera: Camera, depth: np.ndarray, T_wc: np.ndarray, other: np.ndarray, T_other: np.ndarray) -> float:
