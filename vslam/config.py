@@ -98,16 +98,21 @@ class LoopConfig:
     close: bool = True
     candidates: int = 2  # places compared with each keyframe
     min_score: float = 0.6  # likeness (cosine) of places worth comparing; the same place has 0.75 to 1
+    sequence: int = 0  # so many keyframes are likened together, as a stretch of an older way; 0 or 1: each alone
     min_gap_s: float = 10.0  # a place seen less than this ago is no revisit
     drift_m: float = 0.2  # the error of the way since a place was seen is at most this and drift_deg ...
     drift_deg: float = 5.0
     drift_share: float = 0.03  # ... and this part of its length and turns; more is another place that looks alike
+    scale: Literal["fixed", "free"] = "fixed"  # free: the depth camera's metre may have drifted too, ...
+    drift_scale: float = 0.15  # ... by at most this part
     least_m: float = 0.03  # a smaller error of the way than this and least_deg is left to tracking and local adjustment
     least_deg: float = 1.0
+    least_scale: float = 0.005
     witnesses: int = 2  # of the last keyframes that must see the same loop
     memory: int = 4  # keyframes after which a witness is forgotten
     agree_m: float = 0.1  # between the corrections that two witnesses call for,
     agree_deg: float = 3.0
+    agree_scale: float = 0.02
     global_iterations: int = 40  # of bundle adjustment of the whole map after a loop
 
 

@@ -1,9 +1,10 @@
 """The pose graph: a loop's error is spread over the way, most of it where the way is weak."""
 
 import numpy as np
+import pytest
 
-from vslam.geometry import se3
-from vslam.places.pose_graph import optimise
+from vslam.geometry import se3, sim3
+from vslam.places.pose_graph import optimise, optimise_similarities
 
 NODES = 60
 
@@ -69,3 +70,41 @@ def test_weak_link_takes_the_error_of_a_gap():
     found = close(relative, start, np.where(np.arange(NODES - 1) == 40, 0.001, 1.0))
     assert distance(start)[-1] > 0.15
     assert distance(found).max() < 0.03
+
+
+# -- scale ------------------------------------------------------------------------------------------------------
+
+
+def close_scaled(steps: np.ndarray, loop: np.ndarray) -> np.ndarray:
+    """Optimise the chain of `steps` (K - 1, 4, 4) with the link `loop` from the first keyframe to the last."""
+    follows = np.arange(NODES - 1)
+    links = np.concatenate([np.column_stack([follows, follows + 1]), [[0, NODES - 1]]])
+    measured = np.concatenate([steps, loop[None]])
+    return optimise_similarities(chained(steps), links, measured, np.append(np.ones(NODES - 1), 2.0))
+
+
+def drifting_scale(grown: float) -> tuple[np.ndarray, np.ndarray]:
+    """True steps in metres that grow steadily to so many real ones: what odometry says, and the loop's link."""
+    metre = grown ** (np.arange(NODES) / (NODES - 1))
+    steps = true_steps()
+    steps[:, :3, 3] /= metre[:-1, None]
+    return steps, sim3.compose(1 / grown, ring()[-1])
+
+
+@pytest.mark.parametrize("grown", [0.8, 0.94, 1.1])
+def test_scale_drift_round_a_loop_is_mended(grown):
+    steps, loop = drifting_scale(grown)
+    start, (scale, T_cw) = chained(steps), sim3.split(close_scaled(steps, loop))
+    np.testing.assert_allclose(scale, grown ** -(np.arange(NODES) / (NODES - 1)), rtol=2e-3)
+    assert distance(T_cw).max() < 0.02 * distance(start).max()
+
+
+def test_without_scale_drift_it_is_the_rigid_answer():
+    drift = se3.exp(np.array([0.002, 0.0, 0.002, 0.0, 0.0005, 0.0]))
+    steps = drift @ true_steps()
+    rigid = close(steps, chained(steps))
+    scale, T_cw = sim3.split(close_scaled(steps, ring()[-1]))
+    moved = np.linalg.norm(np.linalg.inv(rigid)[:, :3, 3] - np.linalg.inv(chained(steps))[:, :3, 3], axis=1).max()
+    apart = np.linalg.norm(np.linalg.inv(T_cw)[:, :3, 3] - np.linalg.inv(rigid)[:, :3, 3], axis=1).max()
+    assert apart < 0.02 * moved
+    np.testing.assert_allclose(scale, 1.0, atol=0.001)

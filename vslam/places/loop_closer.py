@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from vslam.config import LoopConfig
-from vslam.geometry import se3
+from vslam.geometry import se3, sim3
 from vslam.mapping.bundle import Round, adjust
+from vslam.mapping.correct import stretched
 from vslam.mapping.essential import EssentialGraph
 from vslam.mapping.local_mapper import Comparison, LocalMapper, Sighting
+from vslam.mapping.seen import seen_by
 from vslam.places.index import PlaceIndex
-from vslam.places.pose_graph import optimise
-from vslam.tracking.relocalise import Recogniser
+from vslam.places.pose_graph import optimise, optimise_similarities
+from vslam.places.returns import Return, difference
+from vslam.places.sequence import Stretch
+from vslam.places.similarity import find_similarity
+from vslam.tracking.relocalise import Recognised, Recogniser
 from vslam.tracking.view import MapView
 from vslam.types import LoopCandidate, NewKeyframe
 
@@ -31,15 +35,6 @@ LONG_AGO_S = 1e12  # loaded keyframes are older than any of this run; keeps thei
 LOOP_SHARED = 200  # the loop's link counts as much as one between keyframes that share so many points
 FULL_WEIGHT = 100  # points that keyframes share for a link of weight 1 ...
 LEAST_WEIGHT = 0.02  # ... and of one that no shared point holds: a pose carried over a gap
-
-
-@dataclass(frozen=True)
-class Witness:
-    """A keyframe that saw a place again: `move` (4, 4) is where the old map puts the camera, seen from where it was
-    thought to be (world to world)."""
-
-    keyframe: int
-    move: np.ndarray
 
 
 class LoopCloser:
@@ -70,7 +65,8 @@ class LoopCloser:
         self._place, self._index, self._mapper = place, index, mapper
         self._recogniser, self._config = recogniser, config
         self._ask, self._later = ask, later
-        self._witnesses: list[Witness] = []
+        self._witnesses: list[Return] = []
+        self._stretch = Stretch(config.sequence) if config.sequence > 1 else None
         self._first = first
         ids = index.content()[0].tolist()
         self._stamp = {k: mapper.map.timestamp_of[k] for k in ids}  # of the keyframes in the index
@@ -92,6 +88,8 @@ class LoopCloser:
         began = time.thread_time()
         self._note_way(keyframe)
         vector = self._place.describe(keyframe.image)
+        if self._stretch is not None:
+            self._stretch.add(vector, keyframe.timestamp - self._config.min_gap_s, firm_links(keyframe))
         if self._config.close and not self._follows_old_map(keyframe, vector):
             self._search(keyframe, vector)
         self._index.add([keyframe.id], vector[None])
@@ -124,9 +122,12 @@ class LoopCloser:
         young = [k for k, t in self._time.items() if t > keyframe.timestamp - self._config.min_gap_s]
         if len(young) == len(self._time):
             return
-        known = [other for other, shared in keyframe.covisible.items() if shared >= FIRM]
-        ids, scores = self._index.search(vector[None], LIKE, exclude=[*young, *known])
-        for candidate, score in self._distinct(ids[0].tolist(), scores[0].tolist()):
+        if self._stretch is not None:
+            ids, scores = self._stretch.search(self._index, self._time, LIKE)
+        else:
+            found = self._index.search(vector[None], LIKE, exclude=[*young, *firm_links(keyframe)])
+            ids, scores = found[0][0], found[1][0]
+        for candidate, score in self._distinct(ids.tolist(), scores.tolist()):
             if self._closes(keyframe, candidate, score):
                 return
 
@@ -148,53 +149,44 @@ class LoopCloser:
         pair: Comparison | None = self._ask(lambda: self._mapper.compare(keyframe.id, candidate, around))
         if pair is None:
             return self._forget_removed(candidate)
-        found = self._recogniser.recognise(keyframe.frame, pair.place)
+        found, scale = self._recognise(keyframe, candidate, pair)
         reason, accepted, is_straight = found.reason, False, False
         if found.view is not None:
-            move = se3.inverse(found.view.T_cw) @ pair.T_query
-            reason = self._implausible(keyframe.id, candidate, pair.T_query, found.view.T_cw)
+            back = Return(keyframe.id, pair.T_query, found.view.T_cw, scale)
+            gone, turned = np.abs(self._way[keyframe.id] - self._way[candidate])
+            reason = back.implausible(gone, turned, self._config)
             if not reason:
-                accepted = self._is_confirmed(keyframe.id, move, pair.T_query)
-                is_straight = self._is_straight(pair.T_query, found.view.T_cw)
+                accepted = self._is_confirmed(back)
+                is_straight = back.is_straight(self._config)
                 reason = ("agrees with the map" if is_straight else "closed") if accepted else WAITS
         self._note(keyframe, candidate, score, found.matches, found.inliers, reason, accepted)
         if accepted and not is_straight:
-            self._close(keyframe.id, candidate, found.view, pair)
+            self._close(keyframe.id, candidate, found.view, pair, scale)
         return accepted
 
-    def _is_straight(self, T_now: np.ndarray, T_then: np.ndarray) -> bool:
-        """The map has drifted so little that a correction would rather add noise."""
-        shift, turn = difference(T_now, T_then)
-        return shift < self._config.least_m and turn < self._config.least_deg
+    def _recognise(self, keyframe: NewKeyframe, candidate: int, pair: Comparison) -> tuple[Recognised, float]:
+        """What the keyframe sees of the place, and how many of its metres are one of the old map's."""
+        if self._config.scale == "fixed":
+            return self._recogniser.recognise(keyframe.frame, pair.place), 1.0
+        mapper = self._mapper
+        here, there = self._ask(lambda: (seen_by(mapper.map, keyframe.id), seen_by(mapper.map, candidate)))
+        similar = find_similarity(here, there, mapper._camera.pinhole, mapper._extractor.max_distance)
+        if similar.S_here_there is None:
+            return Recognised(None, similar.matches, similar.inliers, "no similarity"), 1.0
+        scale = float(sim3.split(similar.S_here_there)[0])
+        return self._recogniser.recognise(stretched(keyframe.frame, 1.0 / scale), pair.place), scale
 
     def _forget_removed(self, candidate: int) -> bool:
         self._index.remove([candidate])
         del self._time[candidate]
         return False
 
-    def _implausible(self, query: int, match: int, T_now: np.ndarray, T_then: np.ndarray) -> str:
-        """Why the way from `match` to `query` cannot have drifted so far; empty if it can."""
-        settings = self._config
-        shift, turn = difference(T_now, T_then)
-        gone, turned = np.abs(self._way[query] - self._way[match])
-        metres = settings.drift_m + settings.drift_share * gone
-        degrees = settings.drift_deg + settings.drift_share * turned
-        if shift > metres:
-            return f"implies a drift of {shift:.2f} m, at most {metres:.2f} m is plausible"
-        if turn > degrees:
-            return f"implies a drift of {turn:.0f} deg, at most {degrees:.0f} deg is plausible"
-        return ""
-
-    def _is_confirmed(self, keyframe: int, move: np.ndarray, T_cw: np.ndarray) -> bool:
+    def _is_confirmed(self, back: Return) -> bool:
         """Whether enough of the last keyframes call for the same correction; this one is a witness from now on."""
-        settings = self._config
-        self._witnesses = [w for w in self._witnesses if keyframe - w.keyframe <= settings.memory]
-        agreeing = 1
-        for witness in self._witnesses:
-            shift, turn = difference(T_cw @ se3.inverse(move), T_cw @ se3.inverse(witness.move))
-            agreeing += shift <= settings.agree_m and turn <= settings.agree_deg
-        self._witnesses.append(Witness(keyframe, move))
-        return agreeing >= settings.witnesses
+        self._witnesses = [each for each in self._witnesses if back.id - each.id <= self._config.memory]
+        agreeing = 1 + sum(back.agrees(each, self._config) for each in self._witnesses)
+        self._witnesses.append(back)
+        return agreeing >= self._config.witnesses
 
     def _note(self, keyframe, match, score, n_matches, n_inliers, reason, accepted) -> None:
         row = (keyframe.timestamp, self._stamp[match], keyframe.id, match, score, n_matches, n_inliers)
@@ -202,10 +194,11 @@ class LoopCloser:
 
     # -- correcting ---------------------------------------------------------------------------------------------
 
-    def _close(self, query: int, match: int, view: MapView, pair: Comparison) -> None:
+    def _close(self, query: int, match: int, view: MapView, pair: Comparison, scale: float) -> None:
         """Bend the keyframes' graph until the loop fits, merge what was mapped twice, then adjust the whole map."""
         graph: EssentialGraph = self._ask(self._mapper.essential_graph)
-        poses = bend(graph, query, match, view.T_cw @ se3.inverse(pair.T_match))
+        S_query_match = sim3.compose(scale, view.T_cw @ se3.inverse(pair.T_match))
+        poses = bend(graph, query, match, S_query_match, free=self._config.scale == "free")
         feature = np.flatnonzero(view.point >= 0)
         at = view.point[feature]
         sighting = Sighting(query, match, feature, pair.place.row[at], pair.place.generation[at])
@@ -236,6 +229,11 @@ class LoopCloser:
         self._stop[0] = 1
 
 
+def firm_links(keyframe: NewKeyframe) -> list[int]:
+    """The keyframes that share enough points with this one."""
+    return [other for other, shared in keyframe.covisible.items() if shared >= FIRM]
+
+
 def revisited(keyframe: NewKeyframe, min_gap_s: float) -> int | None:
     """The covisible keyframe that shares most points with this one of those more than `min_gap_s` older, if there was a
     time of AWAY_S in between in which nothing of what it shows was seen; else None. Firm links count alone."""
@@ -246,15 +244,11 @@ def revisited(keyframe: NewKeyframe, min_gap_s: float) -> int | None:
     return max(old, key=keyframe.covisible.__getitem__, default=None)
 
 
-def difference(T_a: np.ndarray, T_b: np.ndarray) -> tuple[float, float]:
-    """Metres between the centres of two cameras `T_cw`, and degrees between their directions."""
-    shift = np.linalg.norm(se3.inverse(T_a)[:3, 3] - se3.inverse(T_b)[:3, 3])
-    turn = np.arccos(np.clip((np.trace(T_a[:3, :3] @ T_b[:3, :3].T) - 1) / 2, -1.0, 1.0))
-    return float(shift), float(np.degrees(turn))
+def bend(graph: EssentialGraph, query: int, match: int, S_query_match: np.ndarray, free: bool) -> dict[int, np.ndarray]:
+    """`T_cw` by keyframe id after the graph has been bent so that `query` is at `S_query_match` from `match`.
 
-
-def bend(graph: EssentialGraph, query: int, match: int, T_query_match: np.ndarray) -> dict[int, np.ndarray]:
-    """`T_cw` by keyframe id after the graph has been bent so that `query` is at `T_query_match` from `match`."""
+    With a `free` scale `S_cw`: the first keyframe holds its place, `query` its scale, which is that of depth to come.
+    """
     row = {int(keyframe): k for k, keyframe in enumerate(graph.id)}
     if query not in row or match not in row:
         return {}
@@ -262,6 +256,17 @@ def bend(graph: EssentialGraph, query: int, match: int, T_query_match: np.ndarra
     T_b_a = graph.T_cw[b] @ np.linalg.inv(graph.T_cw[a])
     weight = np.clip(graph.shared / FULL_WEIGHT, LEAST_WEIGHT, None)
     links = np.concatenate([graph.links, [[row[match], row[query]]]])
-    T_b_a, weight = np.concatenate([T_b_a, T_query_match[None]]), np.append(weight, LOOP_SHARED / FULL_WEIGHT)
-    poses = optimise(graph.T_cw, links, T_b_a, weight)
-    return {int(keyframe): T_cw for keyframe, T_cw in zip(graph.id, poses, strict=True)}
+    S_b_a, weight = np.concatenate([T_b_a, S_query_match[None]]), np.append(weight, LOOP_SHARED / FULL_WEIGHT)
+    poses = (optimise_similarities if free else optimise)(graph.T_cw, links, S_b_a, weight)
+    if free:
+        scale = float(sim3.split(poses[row[query]])[0])
+        poses = poses @ sim3.inverse(enlarged(scale, graph.T_cw[0]))
+    return {int(keyframe): pose for keyframe, pose in zip(graph.id, poses, strict=True)}
+
+
+def enlarged(scale: float, T_cw: np.ndarray) -> np.ndarray:
+    """The similarity (4, 4) that makes the world so many times larger, seen from a camera's centre."""
+    centre = se3.inverse(T_cw)[:3, 3]
+    S = sim3.compose(scale, np.eye(4))
+    S[:3, 3] = (1.0 - scale) * centre
+    return S

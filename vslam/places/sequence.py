@@ -6,12 +6,18 @@ speed, so the similarities along a straight line through the matrix say more tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from vslam.places.index import PlaceIndex
+
 SPEEDS = (0.8, 0.9, 1.0, 1.1, 1.2)
 """Database images per query image that are tried, as in the paper."""
+KEYFRAME_SPEEDS = (0.5, 0.7, 1.0, 1.4, 2.0, -0.5, -0.7, -1.0, -1.4, -2.0)
+"""The same of keyframes, which are not evenly spaced, some of them removed since; a way may be gone backwards."""
 MIN_SHARE = 0.5
 """A line counts when this part of it lies in the database."""
 
@@ -52,3 +58,40 @@ def _shifted(shape: tuple[int, ...], rows: int, columns: int) -> tuple[tuple[sli
     to = slice(rows, None), slice(here, here + width)
     of = slice(0, shape[0] - rows), slice(there, there + width)
     return to, of
+
+
+class Step(NamedTuple):
+    """A keyframe on the way: its `vector` (D,), the time `before` which a place is old to it, and the places that it
+    is linked with (`known`), which are not to be compared either."""
+
+    vector: np.ndarray
+    before: float
+    known: frozenset[int]
+
+
+class Stretch:
+    """The last `length` keyframes, looked up together as a stretch of an older way."""
+
+    def __init__(self, length: int):
+        self._length = length
+        self._steps: deque[Step] = deque(maxlen=length)
+
+    def add(self, vector: np.ndarray, before: float, known: Iterable[int]) -> None:
+        """Go on to a keyframe."""
+        self._steps.append(Step(vector, before, frozenset(known)))
+
+    def search(self, index: PlaceIndex, time: Mapping[int, float], k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The `k` places at which the stretch most probably ends, best first; `time` by id.
+
+        Returns:
+            ids (k or fewer,) int64 and scores float32: mean similarities along the best line of each.
+        """
+        ids, vectors = index.content()
+        similarity = np.stack([step.vector for step in self._steps]) @ vectors.T
+        at = np.array([time[place] for place in ids.tolist()])
+        for row, step in zip(similarity, self._steps, strict=True):
+            row[(at > step.before) | np.isin(ids, list(step.known))] = -np.inf
+        scores = sequence_scores(similarity, self._length, KEYFRAME_SPEEDS)[-1]
+        best = np.argsort(-scores, kind="stable")[:k]
+        best = best[np.isfinite(scores[best])]
+        return ids[best], scores[best]
