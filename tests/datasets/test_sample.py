@@ -149,13 +149,12 @@ def cached(tmp_path, monkeypatch, painted_once):
     monkeypatch.setenv("VSLAM_CACHE", str(tmp_path / "cache"))
     cache_folder.cache_clear()
     made = []
-    make = sample.make_sample
 
-    def small_one(folder, quiet=False):
+    def small_one(folder, quiet):
         made.append(folder)
-        return make(folder, frames=2, **SMALL)
+        sample.make_sample(folder, frames=2, **SMALL)
 
-    monkeypatch.setattr(sample, "make_sample", small_one)
+    monkeypatch.setattr(sample, "make_apart", small_one)
     yield made
     cache_folder.cache_clear()
 
@@ -194,6 +193,13 @@ def test_folder_of_something_else_is_left_alone(cached, tmp_path):
         open_dataset("sample", tmp_path / "holiday")
     check_one_line(error, "holiday", "not the sample")
     assert contents(tmp_path / "holiday") == {"photo.jpg": b"dear to me"}
+
+
+def test_what_stops_the_process_that_makes_it_is_said(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(VslamError) as error:
+        sample.make_apart(tmp_path / "file" / "sample", quiet=True)
+    check_one_line(error, "file", "cannot be written")
 
 
 def test_two_at_once_are_fine(tmp_path, painted_once):

@@ -7,6 +7,8 @@ import json
 import logging
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -64,7 +66,34 @@ def ensure_sample(path: str | Path | None = None, quiet: bool = False) -> Path:
         )
     if folder.exists():
         log.info("%s: the sample is incomplete or from another version and is made again", folder)
-    return make_sample(folder, quiet=quiet)
+    make_apart(folder, quiet)
+    return folder
+
+
+def make_apart(folder: Path, quiet: bool) -> None:
+    """`make_sample` in a process of its own: the 100 MB that rendering leaves in memory would stay for the run."""
+    import numba
+
+    import vslam.kernels  # noqa: F401  chooses the folder of compiled kernels
+
+    call = f"from vslam.datasets.sample import _child; _child({str(folder)!r}, {quiet!r})"
+    here = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "NUMBA_CACHE_DIR": numba.config.CACHE_DIR}
+    child = subprocess.run([sys.executable, "-c", call], env=os.environ | here, stdout=subprocess.PIPE)
+    if child.returncode == 130:
+        raise KeyboardInterrupt
+    if child.returncode == 2:
+        raise VslamError(child.stdout.decode().strip())
+    child.check_returncode()
+
+
+def _child(folder: str, quiet: bool) -> None:
+    try:
+        make_sample(folder, quiet=quiet)
+    except VslamError as error:
+        print(error)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def is_complete(folder: Path) -> bool:

@@ -41,7 +41,7 @@ def refine_pose(T_cw, pinhole, xyz, uv, disparity, sigma, disparity_sigma, expec
             for i in range(len(xyz)):
                 if inlier[i]:
                     add_point(T_cw, pinhole, xyz[i], uv[i], disparity[i], sigma[i], disparity_sigma[i], robust, H, g)
-            add_expected(T_cw, expected, expected_weight, True, H, g)
+            add_expected(T_cw, expected, expected_weight, 1.0, H, g)
             if not solve6(H, g, step):
                 break
             exp_kernel(step, update)
@@ -66,10 +66,11 @@ def refine_pose(T_cw, pinhole, xyz, uv, disparity, sigma, disparity_sigma, expec
 
 
 @inner(fastmath=FAST)
-def add_expected(T_cw, expected, weight, robust, H, g):
+def add_expected(T_cw, expected, weight, tail, H, g):
     """Add what the motion model says: the increment that leads from `T_cw` to `expected` (4, 4), both rigid.
 
-    If `robust`, place and turn count by Cauchy's kernel each: who turns a corner does not go on as before.
+    With a `tail` of 1.0 place and turn count by Cauchy's kernel each, for who turns a corner does not go on as before;
+    with 0.0 by their square.
     """
     T_expected_camera, increment = np.empty((4, 4)), np.empty(6)
     between(expected, T_cw, T_expected_camera)
@@ -79,7 +80,7 @@ def add_expected(T_cw, expected, weight, robust, H, g):
         for k in range(part, part + 3):
             chi2 += weight[k] * increment[k] * increment[k]
         for k in range(part, part + 3):
-            w = weight[k] / (1.0 + chi2) if robust else weight[k]
+            w = weight[k] / (1.0 + tail * chi2)
             H[k, k] += w
             g[k] += w * increment[k]
 

@@ -129,7 +129,7 @@ def align_image(T, expected, weight, grey, xyz, other, pinhole, iterations):
         cost = add_image(T, grey, xyz, other, pinhole, H, g)
         if iteration == iterations or cost == np.inf:
             break
-        add_expected(T, expected, weight, False, H, g)
+        add_expected(T, expected, weight, 0.0, H, g)
         if not solve6(H, g, step):
             break
         exp_kernel(step, update)

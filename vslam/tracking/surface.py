@@ -120,7 +120,7 @@ def align(
         H[:], g[:] = 0.0, 0.0
         for i in range(len(xyz)):
             add_point(T_cw, pinhole, xyz[i], uv[i], disparity[i], sigma[i], disparity_sigma[i], is_robust, H, g)
-        add_expected(T_cw, expected, expected_weight, True, H, g)
+        add_expected(T_cw, expected, expected_weight, 1.0, H, g)
         share, rms = add_surface(
             T_cw, pinhole, surface_xyz, surface_normal, surface_sigma, other_xyz, other_normal, T_other_world, weight,
             reach, H, g,
