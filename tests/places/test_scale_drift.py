@@ -18,16 +18,17 @@ from vslam.places.loop_closer import bend
 from vslam.places.returns import Return
 from vslam.system import System
 
-GROWN = 0.1  # depth after one turn, by this part
+MUCH, LITTLE = 0.1, 0.05
+"""By what part depth has grown after one turn: too much for tracking to find the old points itself, and not."""
 
 
 @cache
-def mended(scale: str) -> tuple[System, np.ndarray, np.ndarray]:
+def mended(scale: str, grown: float) -> tuple[System, np.ndarray, np.ndarray]:
     """The turn with growing depth; where the keyframes were and how far points are off the walls, at the true scale."""
     config = load_config(None, [*SETTINGS, f"loop.scale={scale}"])
     with System(CAMERA, config, "deterministic") as system:
         for k, frame in enumerate(filmed()):
-            system.track(replace(frame, depth=(frame.depth * (1 + GROWN * k / ROUND)).astype(np.float32)))
+            system.track(replace(frame, depth=(frame.depth * (1 + grown * k / ROUND)).astype(np.float32)))
         keyframes = system.keyframes()
         at = np.rint(keyframes.timestamps * 30).astype(int)
         s, R, t = umeyama(keyframes.poses[:, :3, 3], path()[at, :3, 3], with_scale=True)
@@ -37,21 +38,37 @@ def mended(scale: str) -> tuple[System, np.ndarray, np.ndarray]:
 
 
 def test_a_drifted_metre_is_mended():
-    system, astray, walls = mended("free")
+    system, astray, walls = mended("free", MUCH)
     assert next(each.reason for each in system.audit if each.accepted) == "closed"
-    _, astray_fixed, walls_fixed = mended("fixed")
+    _, astray_fixed, walls_fixed = mended("fixed", MUCH)
     assert astray.mean() < astray_fixed.mean() / 2
     assert np.median(walls) < np.median(walls_fixed) / 2
 
 
+def test_scale_is_mended_too_where_tracking_finds_the_old_points_by_itself():
+    system, astray, walls = mended("free", LITTLE)
+    assert [each.reason for each in system.audit if each.accepted][:2] == ["found by tracking", "scale: closed"]
+    assert system.loops == 1
+    _, astray_fixed, walls_fixed = mended("fixed", LITTLE)
+    assert astray.mean() < astray_fixed.mean() and np.median(walls) < np.median(walls_fixed)
+
+
+def test_a_map_without_drift_is_not_touched():
+    """Looked at, found right, and not a bit is changed."""
+    runs = [turn_round("deterministic", f"loop.scale={scale}", drift_at=-1) for scale in ("free", "fixed")]
+    accepted = [each.reason for each in runs[0][0].audit if each.accepted]
+    assert accepted == ["found by tracking", "scale: agrees with the map"] and runs[0][0].loops == 1
+    assert runs[0][2].poses.tobytes() == runs[1][2].poses.tobytes()
+
+
 def test_the_metre_of_now_is_kept():
     """Depth to come fits the map: the new metre is the last keyframe's, so the first one's room has grown."""
-    system, _, _ = mended("free")
+    system, _, _ = mended("free", MUCH)
     keyframes = system.keyframes()
     at = np.rint(keyframes.timestamps * 30).astype(int)
     real, _, _ = umeyama(keyframes.poses[:, :3, 3], path()[at, :3, 3], with_scale=True)
     closed = next(each for each in system.audit if each.accepted)
-    assert real == pytest.approx(1 / (1 + GROWN * closed.t_query * 30 / ROUND), rel=0.01)
+    assert real == pytest.approx(1 / (1 + MUCH * closed.t_query * 30 / ROUND), rel=0.01)
 
 
 def test_without_a_drift_of_scale_it_is_the_rigid_answer():
@@ -128,6 +145,14 @@ def test_the_bent_graph_keeps_its_first_place_and_its_last_scale():
     assert list(poses) == graph.id.tolist()
     assert scale[-1] == 1.0 and (np.diff(scale) > 0).all() and scale[0] < 0.9
     np.testing.assert_allclose(rigid[0], T_cw[0], atol=1e-9)
+
+
+def test_links_across_a_return_can_be_cut():
+    links = np.array([[0, 1], [1, 2], [0, 3], [2, 3], [1, 4], [3, 4]], np.int32)
+    graph = EssentialGraph(np.array([0, 2, 5, 8, 9]), np.zeros((5, 4, 4)), links, np.arange(6), 0)
+    kept = graph.cut(2, 8)
+    np.testing.assert_array_equal(kept.links, [[0, 1], [1, 2], [2, 3], [3, 4]])
+    np.testing.assert_array_equal(kept.shared, [0, 1, 3, 5])
 
 
 # -- when to believe it -----------------------------------------------------------------------------------------

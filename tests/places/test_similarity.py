@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from tests.mapping.map_of_points import make_map
 from tests.world import CAMERA, ByNumber, scatter, see
 from vslam.geometry import se3, sim3
-from vslam.mapping.seen import Seen
+from vslam.mapping.seen import Seen, seen_by
 from vslam.places.similarity import LEAST_PAIRS, find_similarity
 
 MOVE = se3.exp(np.array([0.25, -0.1, 0.2, 0.03, 0.08, -0.02]))
@@ -65,3 +66,28 @@ def test_another_place_has_none():
 def test_a_keyframe_that_sees_nothing_is_like_none():
     nothing = seen(scatter(300, 1), np.eye(4), 1.0, 0.0, 1, True)[np.zeros(0, np.int64)]
     assert find_similarity(nothing, nothing, CAMERA.pinhole, ByNumber.max_distance) == (None, 0, 0)
+
+
+# -- what a keyframe sees ---------------------------------------------------------------------------------------
+
+
+def test_points_are_where_the_keyframe_sees_them():
+    made = make_map()
+    here = seen_by(made.map, 3)
+    assert len(here) == len(made.shown[3])
+    np.testing.assert_allclose(CAMERA.project(here.xyz), here.uvd[:, :2], atol=1e-3)
+    np.testing.assert_allclose(CAMERA.pinhole[4] / here.xyz[:, 2], here.uvd[:, 2], rtol=1e-5)
+
+
+def test_its_own_depth_may_be_asked_for():
+    """A keyframe whose depth images are a tenth too large, while the map knows better."""
+    made = make_map()
+    made.map.keyframes.disparity[made.slot(3)] /= 1.1
+    known, own = seen_by(made.map, 3), seen_by(made.map, 3, CAMERA)
+    np.testing.assert_allclose(own.xyz, 1.1 * known.xyz, rtol=1e-4)
+
+
+def test_a_keyframe_that_is_no_more_sees_nothing():
+    made = make_map()
+    made.map.remove_keyframe(2, parent=1)
+    assert len(seen_by(made.map, 2)) == 0

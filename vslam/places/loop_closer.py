@@ -31,6 +31,7 @@ SAME_PLACE_S = 2.0
 AGAIN_S = 2.0  # after which a way that follows an old one is noted again
 WAITS = "waits for a second keyframe"
 FOUND, FOLLOWED = "found by tracking", "followed by tracking"
+SCALE = "scale: "  # begins the reasons where tracking has found the old points, and only the scale is in question
 LONG_AGO_S = 1e12  # loaded keyframes are older than any of this run; keeps their distances to 0.1 ms
 LOOP_SHARED = 200  # the loop's link counts as much as one between keyframes that share so many points
 FULL_WEIGHT = 100  # points that keyframes share for a link of weight 1 ...
@@ -73,7 +74,9 @@ class LoopCloser:
         self._time = {k: t - LONG_AGO_S for k, t in self._stamp.items()}
         self._way = {k: np.zeros(2) for k in ids}  # metres gone and degrees turned when each came
         self._last: NewKeyframe | None = None
-        self._was_linked, self._noted_at = False, -np.inf
+        self._linked_from: int | None = None  # the keyframe in which tracking found an old place that it still follows
+        self._is_scale_known = config.scale == "fixed"  # of that place
+        self._noted_at = -np.inf
         self._stop = np.zeros(1, np.uint8)
         self.audit: list[LoopCandidate] = []
         self.cpu_s = 0.0
@@ -81,7 +84,7 @@ class LoopCloser:
     @property
     def loops(self) -> int:
         """Old places come back to so far."""
-        return sum(candidate.accepted and candidate.reason != FOLLOWED for candidate in self.audit)
+        return sum(each.accepted and each.reason != FOLLOWED and SCALE not in each.reason for each in self.audit)
 
     def process(self, keyframe: NewKeyframe) -> None:
         """Look for the keyframe's place among those seen before, close the loop if proved, remember the place."""
@@ -109,13 +112,18 @@ class LoopCloser:
         if any(other < self._first and shared >= FIRM for other, shared in keyframe.covisible.items()):
             return True  # in the loaded map
         old = revisited(keyframe, self._config.min_gap_s)
-        was_linked, self._was_linked = self._was_linked, old is not None
-        if old is not None and (not was_linked or keyframe.timestamp - self._noted_at >= AGAIN_S):
-            shared = keyframe.covisible[old]
-            score = float(self._index.vector(old) @ vector) if old in self._index else float("nan")
+        if old is None:
+            self._linked_from, self._is_scale_known = None, self._config.scale == "fixed"
+            return False
+        was_linked, shared = self._linked_from is not None, keyframe.covisible[old]
+        self._linked_from = self._linked_from if was_linked else keyframe.id
+        score = float(self._index.vector(old) @ vector) if old in self._index else float("nan")
+        if not was_linked or keyframe.timestamp - self._noted_at >= AGAIN_S:
             self._note(keyframe, old, score, shared, shared, FOLLOWED if was_linked else FOUND, accepted=True)
             self._noted_at = keyframe.timestamp
-        return old is not None
+        if not self._is_scale_known:
+            self._is_scale_known = self._closes(keyframe, old, score)
+        return True
 
     def _search(self, keyframe: NewKeyframe, vector: np.ndarray) -> None:
         """Compare the keyframe with the places most like it, until one closes a loop."""
@@ -128,7 +136,9 @@ class LoopCloser:
             found = self._index.search(vector[None], LIKE, exclude=[*young, *firm_links(keyframe)])
             ids, scores = found[0][0], found[1][0]
         for candidate, score in self._distinct(ids.tolist(), scores.tolist()):
-            if self._closes(keyframe, candidate, score):
+            if score < self._config.min_score:
+                self._note(keyframe, candidate, score, 0, 0, "unlike", accepted=False)
+            elif self._closes(keyframe, candidate, score):
                 return
 
     def _distinct(self, ids: list[int], scores: list[float]) -> list[tuple[int, float]]:
@@ -142,9 +152,7 @@ class LoopCloser:
         return chosen
 
     def _closes(self, keyframe: NewKeyframe, candidate: int, score: float) -> bool:
-        if score < self._config.min_score:
-            self._note(keyframe, candidate, score, 0, 0, "unlike", accepted=False)
-            return False
+        """Prove that the keyframe shows a place, and correct the map if that is off; whether it is proved."""
         around = self._recogniser.keyframes
         pair: Comparison | None = self._ask(lambda: self._mapper.compare(keyframe.id, candidate, around))
         if pair is None:
@@ -159,6 +167,7 @@ class LoopCloser:
                 accepted = self._is_confirmed(back)
                 is_straight = back.is_straight(self._config)
                 reason = ("agrees with the map" if is_straight else "closed") if accepted else WAITS
+        reason = reason if self._linked_from is None else SCALE + reason
         self._note(keyframe, candidate, score, found.matches, found.inliers, reason, accepted)
         if accepted and not is_straight:
             self._close(keyframe.id, candidate, found.view, pair, scale)
@@ -168,9 +177,9 @@ class LoopCloser:
         """What the keyframe sees of the place, and how many of its metres are one of the old map's."""
         if self._config.scale == "fixed":
             return self._recogniser.recognise(keyframe.frame, pair.place), 1.0
-        mapper = self._mapper
-        here, there = self._ask(lambda: (seen_by(mapper.map, keyframe.id), seen_by(mapper.map, candidate)))
-        similar = find_similarity(here, there, mapper._camera.pinhole, mapper._extractor.max_distance)
+        mapper, camera = self._mapper, self._mapper._camera
+        here, there = self._ask(lambda: (seen_by(mapper.map, keyframe.id, camera), seen_by(mapper.map, candidate)))
+        similar = find_similarity(here, there, camera.pinhole, mapper._extractor.max_distance)
         if similar.S_here_there is None:
             return Recognised(None, similar.matches, similar.inliers, "no similarity"), 1.0
         scale = float(sim3.split(similar.S_here_there)[0])
@@ -178,7 +187,7 @@ class LoopCloser:
 
     def _forget_removed(self, candidate: int) -> bool:
         self._index.remove([candidate])
-        del self._time[candidate]
+        self._time.pop(candidate, None)
         return False
 
     def _is_confirmed(self, back: Return) -> bool:
@@ -197,13 +206,17 @@ class LoopCloser:
     def _close(self, query: int, match: int, view: MapView, pair: Comparison, scale: float) -> None:
         """Bend the keyframes' graph until the loop fits, merge what was mapped twice, then adjust the whole map."""
         graph: EssentialGraph = self._ask(self._mapper.essential_graph)
+        if self._linked_from is not None:  # what tracking has linked since is as doubtful as its scale
+            old = max(k for k, t in self._time.items() if t <= self._last.timestamp - self._config.min_gap_s)
+            graph = graph.cut(old, self._linked_from)
         S_query_match = sim3.compose(scale, view.T_cw @ se3.inverse(pair.T_match))
         poses = bend(graph, query, match, S_query_match, free=self._config.scale == "free")
         feature = np.flatnonzero(view.point >= 0)
         at = view.point[feature]
         sighting = Sighting(query, match, feature, pair.place.row[at], pair.place.generation[at])
         self._ask(lambda: self._mapper.close_loop(sighting, poses))
-        self._witnesses, self._was_linked, self._noted_at = [], True, self._last.timestamp
+        self._witnesses, self._linked_from, self._noted_at = [], query, self._last.timestamp
+        self._is_scale_known = True
         if self._config.global_iterations:
             self._adjust_later()
 
