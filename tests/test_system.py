@@ -2,6 +2,7 @@
 
 import gc
 import threading
+import time
 from dataclasses import replace
 from functools import cache
 
@@ -57,6 +58,19 @@ def test_deterministic_run_gives_the_same_bits_again():
     assert [a.T_world_camera.tobytes() for a in answers] == [a.T_world_camera.tobytes() for a in plain()[0]]
 
 
+def test_threads_give_the_same_poses_from_run_to_run(monkeypatch):
+    _, once = run(filmed(FRAMES), "threaded")
+    process = LocalMapper.process
+
+    def late(self, request, when_new):
+        time.sleep(0.02)
+        return process(self, request, when_new)
+
+    monkeypatch.setattr(LocalMapper, "process", late)
+    _, again = run(filmed(FRAMES), "threaded")
+    assert np.array_equal(once.poses, again.poses)
+
+
 def test_threaded_run_is_as_good():
     answers, trajectory = run(filmed(FRAMES), "threaded")
     assert len(trajectory) == FRAMES and all(answer.state == State.OK for answer in answers)
@@ -64,7 +78,7 @@ def test_threaded_run_is_as_good():
     check_near(trajectory.poses, plain()[1].poses)
 
 
-@pytest.mark.parametrize("mode", ["deterministic", "threaded"])
+@pytest.mark.parametrize("mode", ["deterministic", "threaded", "realtime"])
 def test_black_frames_are_lost_with_a_reason_and_the_run_goes_on(mode):
     frames = list(filmed(FRAMES))
     for k in (20, 21, 22):
@@ -169,7 +183,7 @@ def one_line(error: pytest.ExceptionInfo) -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize("mode", ["deterministic", "threaded"])
+@pytest.mark.parametrize("mode", ["deterministic", "threaded", "realtime"])
 def test_bad_frames_are_refused_in_one_line_and_good_ones_go_on(mode):
     first, second, third = filmed(3)
     half = np.zeros((120, 160), np.uint8)
@@ -256,7 +270,7 @@ def test_hundred_starts_and_stops_leave_no_thread():
     assert set(threading.enumerate()) == before
 
 
-@pytest.mark.parametrize("mode", ["deterministic", "threaded"])
+@pytest.mark.parametrize("mode", ["deterministic", "threaded", "realtime"])
 def test_closed_twice_the_results_are_still_there(mode):
     system = System(CAMERA, CONFIG, mode)
     for frame in filmed(10):
@@ -277,17 +291,17 @@ def break_mapping(monkeypatch, at: int) -> None:
     """The `at`-th keyframe makes mapping fail."""
     process, calls = LocalMapper.process, []
 
-    def fail(self, request):
+    def fail(self, request, when_new):
         calls.append(request)
         if len(calls) == at:
             raise Fault("in mapping")
-        return process(self, request)
+        return process(self, request, when_new)
 
     monkeypatch.setattr(LocalMapper, "process", fail)
 
 
 @pytest.mark.parametrize("at", [1, 3])
-@pytest.mark.parametrize("mode", ["deterministic", "threaded"])
+@pytest.mark.parametrize("mode", ["deterministic", "threaded", "realtime"])
 def test_fault_in_mapping_reaches_the_caller_and_ends_cleanly(monkeypatch, mode, at):
     break_mapping(monkeypatch, at)
     before = set(threading.enumerate())
@@ -296,7 +310,7 @@ def test_fault_in_mapping_reaches_the_caller_and_ends_cleanly(monkeypatch, mode,
     assert set(threading.enumerate()) == before
 
 
-@pytest.mark.parametrize("mode", ["deterministic", "threaded"])
+@pytest.mark.parametrize("mode", ["deterministic", "threaded", "realtime"])
 def test_after_a_fault_what_was_computed_can_be_had(monkeypatch, mode):
     break_mapping(monkeypatch, 3)
     system = System(CAMERA, CONFIG, mode)
@@ -310,7 +324,7 @@ def test_after_a_fault_what_was_computed_can_be_had(monkeypatch, mode):
     assert len(system.keyframes()) >= 2
 
 
-@pytest.mark.parametrize("mode", ["deterministic", "threaded"])
+@pytest.mark.parametrize("mode", ["deterministic", "threaded", "realtime"])
 def test_fault_at_the_first_keyframe_leaves_nothing_and_no_further_fault(monkeypatch, mode):
     break_mapping(monkeypatch, 1)
     system = System(CAMERA, CONFIG, mode)

@@ -16,6 +16,7 @@ from vslam.geometry import se3
 from vslam.mapping.archive import StoredMap, check_compatible, features_key
 from vslam.mapping.local_mapper import LocalMapper
 from vslam.mapping.map import Map
+from vslam.pace import Mapped, Pace
 from vslam.places.descriptor import make_place
 from vslam.places.index import PlaceIndex
 from vslam.places.loop_closer import LoopCloser
@@ -24,9 +25,10 @@ from vslam.tracking.relocalise import Recogniser
 from vslam.tracking.stages import StageClock
 from vslam.tracking.tracker import Tracker
 from vslam.tracking.view import Viewer
-from vslam.types import Camera, KeyframeRequest, LoopCandidate, RawFrame, Tracked, Trajectory
+from vslam.types import Camera, KeyframeRequest, LocalMap, LoopCandidate, RawFrame, Tracked, Trajectory
 from vslam.worker import Worker
 
+Mode = Literal["threaded", "realtime", "deterministic"]
 SWITCH_INTERVAL_S = 5e-4  # a thread that comes back from a kernel waits at most this long for the interpreter
 
 
@@ -36,7 +38,9 @@ class System:
     Args:
         camera: intrinsics of all frames.
         config: settings; None for the defaults.
-        mode: `threaded` maps in a thread beside tracking; `deterministic` maps between frames, so that the same frames
+        mode: `threaded` maps in a thread beside tracking, and tracking waits for mapping that is late, so that the same
+            frames give the same poses as long as no loop is closed; `realtime` never waits but takes the map as it is,
+            for a camera that goes on whatever happens; `deterministic` does all between frames, so that the same frames
             give the same poses to the last bit.
         stored: a map to go on in, see `vslam.mapping.archive`; poses are then in its world, from the first frame that
             shows a place of it.
@@ -49,7 +53,7 @@ class System:
         self,
         camera: Camera,
         config: Config | None = None,
-        mode: Literal["threaded", "deterministic"] = "threaded",
+        mode: Mode = "threaded",
         stored: StoredMap | None = None,
         localize: bool = False,
     ):
@@ -67,13 +71,17 @@ class System:
             self._take_over(stored)
         elif localize:
             raise VslamError("localize: there is no map to track in; give one")
-        self._is_threaded = mode == "threaded"
+        self._is_threaded = mode != "deterministic"
         self._mapping = Worker("vslam-mapping", self._is_threaded)
         self._places = Worker("vslam-places", self._is_threaded)
         self._background = Worker("vslam-background", self._is_threaded)
         self._first = len(self._mapper.map.timestamp_of)  # keyframe of this run
         self._closer, recall = self._know_places(extractor)
-        self._tracker = Tracker(camera, extractor, config, lambda: self._mapper.local_map, self._submit, recall)
+        is_paced = mode == "threaded" and not localize
+        self._pace = Pace(config.mapping.max_waiting, self._raise_fault) if is_paced else None
+        if self._pace is not None:
+            self._pace.turn_to(self._mapper.local_map)
+        self._tracker = Tracker(camera, extractor, config, self._local_map, self._submit, recall)
         cap_threads()
 
     def _take_over(self, stored: StoredMap) -> None:
@@ -98,7 +106,7 @@ class System:
         )
         recall = Recall(
             place, index, lambda keyframe: self._mapping.ask(lambda: mapper.around(keyframe)),
-            lambda keyframe: self._mapping.ask(lambda: mapper.turn_to(keyframe)), config.recognition.candidates,
+            self._turn_to, config.recognition.candidates,
         )  # fmt: skip
         return closer, recall
 
@@ -111,6 +119,8 @@ class System:
             Exception: mapping failed. The run is over; `trajectory()` and the others still give what came before.
         """
         self._wait_for_mapping()
+        if self._pace is not None:
+            self._pace.next_frame()
         clock = StageClock()
         raw, grey = checked_frame(raw, self.camera)
         self._check_order(raw.timestamp)
@@ -229,11 +239,23 @@ class System:
 
     # -- threads ------------------------------------------------------------------------------------------------
 
-    def _submit(self, request: KeyframeRequest) -> None:
-        self._mapping.do(lambda: self._mapper.follow(request) if self._localize else self._map(request))
+    def _local_map(self) -> LocalMap | None:
+        newest = self._mapper.local_map
+        return newest if self._pace is None else self._pace.local_map(newest)
 
-    def _map(self, request: KeyframeRequest) -> None:
-        keyframe = self._mapper.process(request)
+    def _turn_to(self, keyframe: int) -> None:
+        self._mapping.ask(lambda: self._mapper.turn_to(keyframe))
+        if self._pace is not None:
+            self._pace.turn_to(self._mapper.local_map)
+
+    def _submit(self, request: KeyframeRequest) -> None:
+        mapped = self._pace.expect() if self._pace is not None else None
+        self._mapping.do(lambda: self._mapper.follow(request) if self._localize else self._map(request, mapped))
+
+    def _map(self, request: KeyframeRequest, mapped: Mapped | None) -> None:
+        keyframe = self._mapper.process(request, mapped.new.set_result if mapped is not None else None)
+        if mapped is not None:
+            mapped.done.set_result(self._mapper.local_map)
         if self._closer is not None:
             self._places.do(lambda: self._closer.process(keyframe))
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vslam.evaluation.runner import Mode, OnFrame, SequenceRun
+    from vslam.evaluation.runner import OnFrame, SequenceRun
+    from vslam.system import Mode
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

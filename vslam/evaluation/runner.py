@@ -7,7 +7,6 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
 
 from vslam.config import Config, to_dict
 from vslam.datasets import Dataset
@@ -16,12 +15,11 @@ from vslam.errors import FrameError, VslamError
 from vslam.evaluation.colmap import keyframe_images
 from vslam.evaluation.results import RunRecord
 from vslam.mapping.archive import StoredMap, save_map
-from vslam.system import System
+from vslam.system import Mode, System
 from vslam.types import RawFrame, State, Tracked
 
 log = logging.getLogger(__name__)
 
-Mode = Literal["threaded", "deterministic", "realtime"]
 OnFrame = Callable[[Tracked, tuple[int, int]], None]
 """Called after each frame with its answer and the map's size (keyframes, points)."""
 
@@ -47,8 +45,7 @@ class SequenceRun:
     ):
         self._indices = chosen_frames(dataset, start, max_frames)
         self._dataset, self._config, self._mode, self._layout = dataset, config, mode, layout
-        how = "deterministic" if mode == "deterministic" else "threaded"
-        self._system = System(dataset.camera, config, how, stored, localize)
+        self._system = System(dataset.camera, config, mode, stored, localize)
         self._images = stored.images if stored is not None else {}
         self._answers: dict[int, Tracked] = {}
         self._wall = self._cpu = 0.0

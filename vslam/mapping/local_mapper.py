@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,12 +60,17 @@ class LocalMapper:
         self.stage_ms: dict[str, list[float]] = defaultdict(list)
         self.stop_flag = np.zeros(1, np.uint8)  # set: the adjustment ends early
 
-    def process(self, request: KeyframeRequest) -> NewKeyframe:
-        """Take in one keyframe: new points, old points found again, adjustment, culling."""
+    def process(self, request: KeyframeRequest, when_new: Callable[[LocalMap], None] | None = None) -> NewKeyframe:
+        """Take in one keyframe: new points, old points found again, adjustment, culling.
+
+        `when_new` is given the local map as soon as the keyframe's own points are in it.
+        """
         began = time.perf_counter()
         slot = self._insert(request)
         self._create_points_from_depth(slot)
         self._publish(slot)
+        if when_new is not None:
+            when_new(self.local_map)
         began = self._mark("insert", began)
         cull_points(self.map, int(self.map.keyframes.id[slot]))
         neighbours = covisible(self.map, slot)[0][: self._config.fuse_keyframes]
