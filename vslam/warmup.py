@@ -14,7 +14,7 @@ from vslam.config import Config, MappingConfig, PlaceConfig, TrackingConfig
 from vslam.system import System
 from vslam.types import Camera, RawFrame
 
-KERNELS = 68  # compiled on a first run; only the bar's length depends on it
+KERNELS = 70  # compiled on a first run; only the bar's length depends on it
 
 
 def warm_up(config: Config, quiet: bool = False) -> None:
