@@ -357,10 +357,10 @@ def test_ctrl_c_before_the_first_frame_leaves_nothing(recorded, tmp_path, monkey
 def test_after_a_fault_of_mapping_results_are_written_and_the_fault_is_raised(recorded, tmp_path, monkeypatch, mode):
     process = LocalMapper.process
 
-    def fail(self, request):
+    def fail(self, request, when_new):
         if len(self.map) == 2:
             raise ArithmeticError("in mapping")
-        return process(self, request)
+        return process(self, request, when_new)
 
     monkeypatch.setattr(LocalMapper, "process", fail)
     with pytest.raises(ArithmeticError, match="in mapping"):

@@ -78,11 +78,52 @@ def test_suppression_equals_naive(seed, radius):
 def test_refined_place_follows_a_blob(dx, dy):
     y, x = np.mgrid[:20, :20].astype(np.float32)
     blob = np.exp(-((x - 9 - dx) ** 2 + (y - 11 - dy) ** 2) / (2 * 0.7**2)).astype(np.float32)
-    xy, score, spread = maps.find_keypoints(blob, 0.1, 4, 2, maps.Workspace())
+    xy, score, sigma = maps.find_keypoints(blob, 0.1, 4, 2, maps.Workspace())
     # a window of +-2.5 px cuts off at most exp(-(2.05 / 0.7)^2 / 2) = 1.4 % of the blob, 2 px away: 0.03 px
     np.testing.assert_allclose(xy, [[9 + dx, 11 + dy]], atol=0.03)
-    np.testing.assert_allclose(spread, 0.49, atol=0.06)
+    np.testing.assert_allclose(sigma, maps.FLAT[0] + maps.FLAT[1] * 0.49, atol=maps.FLAT[1] * 0.06)
     assert score[0] > 0.65
+
+
+def naive_sharpen(response: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, float]:
+    height, width = response.shape
+    x, y = np.clip(np.floor(place + 0.5).astype(int), 2, [width - 3, height - 3])
+    nine = [(y, x)] + [(v, u) for v in (y - 1, y, y + 1) for u in (x - 1, x, x + 1)]
+    y, x = max(nine, key=lambda pixel: response[pixel])  # the first of equals
+    v, u = (t.ravel() for t in np.mgrid[-1:2, -1:2].astype(float))
+    terms = np.stack([u * u, v * v, u * v, u, v, np.ones(9)], axis=1)
+    patch = response[y - 1 : y + 2, x - 1 : x + 2].ravel().astype(float)
+    a, b, c, d, e, _ = np.linalg.lstsq(terms, patch, rcond=None)[0]
+    hessian = np.array([[2 * a, c], [c, 2 * b]])
+    step = np.zeros(2)
+    if a < 0 and np.linalg.det(hessian) > 0:
+        step = np.clip(-np.linalg.solve(hessian, [d, e]), -1, 1)
+    peak = np.array([x, y]) + step
+    return (place + peak) / 2, float(np.linalg.norm(peak - place))
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 1000))
+def test_sharpened_places_equal_naive(seed):
+    rng = np.random.default_rng(seed)
+    response = random_map(2 * seed)
+    places = rng.uniform((0, 0), (29, 23), (40, 2)).astype(np.float32)
+    expected = [naive_sharpen(response, place) for place in places.astype(float)]
+    found, steps = places.copy(), np.empty(40, np.float32)
+    nms.sharpen(response, found, steps)
+    np.testing.assert_allclose(found, [place for place, _ in expected], atol=1e-3)
+    np.testing.assert_allclose(steps, [step for _, step in expected], atol=2e-3)
+
+
+def test_places_move_half_way_to_a_corner_and_trust_it_where_both_agree():
+    y, x = np.mgrid[:20, :20].astype(np.float32)
+    corners = 9 - (x - 9.3) ** 2 - (y - 10.6) ** 2
+    blob = np.exp(-((x - 9) ** 2 + (y - 11) ** 2) / 0.98).astype(np.float32)
+    near, _, sigma = maps.find_keypoints(blob, 0.1, 4, 2, maps.Workspace(), corners)
+    np.testing.assert_allclose(near, [[9.15, 10.8]], atol=0.02)
+    exact, _, less = maps.find_keypoints(blob, 0.1, 4, 2, maps.Workspace(), 9 - (x - 9) ** 2 - (y - 11) ** 2)
+    np.testing.assert_allclose(exact, [[9, 11]], atol=0.03)
+    assert less[0] < sigma[0]
 
 
 def test_keypoints_come_best_first_and_apart():

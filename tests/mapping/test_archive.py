@@ -128,13 +128,15 @@ def test_map_of_a_run_is_kept_and_can_be_gone_on_with(name, tmp_path, monkeypatc
     config = load_config(None, [f"extractor.name={name}", "extractor.max_keypoints=400", "place.name=none"])
     process, asked = LocalMapper.process, []
     with System(CAMERA, config, "deterministic") as system:
-        monkeypatch.setattr(LocalMapper, "process", lambda self, request: (asked.append(self), process(self, request)))
+        monkeypatch.setattr(
+            LocalMapper, "process", lambda self, request, _: (asked.append(self), process(self, request))
+        )
         for frame in filmed(20):
             system.track(frame)
         before = asked[-1]
         found = through_file(StoredMap(before.map, CAMERA, name, features_key(config.extractor)), tmp_path)
         check_same_map(before.map, found.map)
-        monkeypatch.setattr(LocalMapper, "process", lambda self, request: asked.append(request))
+        monkeypatch.setattr(LocalMapper, "process", lambda self, request, _: asked.append(request))
         for frame in filmed(40)[20:]:
             system.track(frame)
     slot = before.map.slot_of[max(before.map.slot_of)]

@@ -107,7 +107,9 @@ def test_export_command_writes_what_runs(checkpoint, image_folder, tmp_path, for
     assert str(out) in lines[-1]
     assert ("matching" in lines[0]) == (precision == "int8")
     session = open_session(out, "openvino" if form == "openvino" else "onnx")
-    assert session.run(np.zeros((1, 1, 48, 64), np.float32))["score"].shape == (1, 48, 64)
+    maps = session.run(np.zeros((1, 1, 48, 64), np.float32))
+    assert maps["score"].shape == maps["corners"].shape == (1, 48, 64)
+    assert maps["descriptors"].dtype == (np.int8 if precision == "int8" else np.float32)
 
 
 def test_int8_without_pictures_says_what_is_needed(checkpoint, tmp_path):

@@ -1,5 +1,9 @@
 """Training of place networks: overlap of views, relations and classes, losses, layers, resumed runs, exported files."""
 
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -11,6 +15,9 @@ pytest.importorskip("onnx")
 
 import torch
 import yaml
+from hypothesis import given
+from hypothesis import settings as trials
+from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from tests.train.conftest import K, drawn_picture, plane_sequence
@@ -26,15 +33,26 @@ from vslam.train.places import losses
 from vslam.train.places.build import pack_places
 from vslam.train.places.evaluate import Recognition, by_network, mean_scores, precision_recall, recognition, score_pack
 from vslam.train.places.initialise import k_means, whitening
-from vslam.train.places.networks import NETWORKS, GeneralisedMean, NetVlad, build_place_network
+from vslam.train.places.layout import discriminant, two_windows
+from vslam.train.places.networks import (
+    NETWORKS,
+    GeneralisedMean,
+    Layout,
+    NetVlad,
+    build_place_network,
+    lack_of_detail,
+    slope_kernels,
+)
 from vslam.train.places.overlap import UNKNOWN, overlap_matrix
 from vslam.train.places.packs import GROUPS, PlacePack, open_place_pack, open_place_packs
 from vslam.train.places.publish import pooled_recall, publish
 from vslam.train.places.release import export_place, load_place_network
 from vslam.train.places.sampler import ClassSampler, PlaceSampler, coarsen
+from vslam.train.places.season import change_season
 from vslam.train.places.settings import PlaceTrainConfig, ViewConfig, load_place_config
 from vslam.train.places.training import train_places
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = ViewConfig(width=64, height=48, worlds=2)
 
 
@@ -303,6 +321,76 @@ def test_whitened_descriptors_have_a_constant_share_of_the_cosine():
     assert torch.allclose(found @ found.T, 0.5 + 0.5 * white @ white.T, atol=1e-5)
 
 
+def test_cosines_of_gem_are_those_of_its_parts():
+    torch.manual_seed(1)
+    network = build_place_network("gem").eval()
+    network.is_whitened.fill_(1)
+    images = torch.rand(3, 1, 96, 128)
+    with torch.no_grad():
+        found = network(images)
+        pooled = network.head(network.local(images))
+        white = F.normalize(network.whiten(pooled[:, :, None, None])[:, :, 0, 0], dim=1)
+        layout, share = network.layout(images), 0.15 + 0.35 * lack_of_detail(images)
+        both, rest = (share @ share.T).sqrt(), ((1 - share) @ (1 - share).T).sqrt()
+    sides = rest * (white @ white.T) + both * (layout @ layout.T)
+    assert found.shape == (3, network.width) == (3, 384)
+    assert torch.allclose(found @ found.T, 0.5 + 0.5 * sides, atol=1e-5)
+
+
+def test_enlarged_thumbnails_lack_detail_and_pictures_do_not():
+    picture = drawn_picture(3, 320, 240)
+    enlarged = cv2.resize(cv2.resize(picture, (64, 48), interpolation=cv2.INTER_AREA), (320, 240))
+    sharp, coarse = (float(lack_of_detail(torch.from_numpy(as_input(image)))) for image in (picture, enlarged))
+    assert sharp < 0.2
+    assert coarse > 0.7
+
+
+def test_layout_sees_past_gain_and_offset_and_tells_the_mirror_image():
+    torch.manual_seed(2)
+    layout = Layout(16).eval()
+    image = torch.from_numpy(as_input(drawn_picture(4, 320, 240)))
+    with torch.no_grad():
+        views = (image, image * 0.5 + 0.2, image.flip(3))
+        one, dim, mirrored = (layout.features(layout.shrink(each)) for each in views)
+    assert F.cosine_similarity(one, dim) > 0.99
+    assert F.cosine_similarity(one, mirrored) < 0.5
+
+
+def test_slopes_add_up_to_nothing_on_an_even_surface():
+    kernels = slope_kernels()
+    assert torch.allclose(kernels.sum(dim=(2, 3)), torch.zeros(4, 1), atol=1e-6)
+    assert torch.allclose(kernels.abs().sum(dim=(2, 3)), torch.ones(4, 1), atol=1e-6)
+
+
+def test_discriminant_takes_what_differs_and_leaves_what_the_season_changes():
+    rng = np.random.default_rng(5)
+    truth = rng.normal(size=(4000, 6)) * [3, 1, 1, 0.1, 0.1, 0.1]
+    first, second = (truth + rng.normal(size=truth.shape) * [9, 0.5, 0.5, 0.5, 0.5, 0.5] + 7 for _ in range(2))
+    mean, matrix = discriminant(first, second, 2)
+    assert np.abs(mean - 7).max() < 0.5
+    rows = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+    assert np.linalg.norm(rows[:, 1:3], axis=1).min() > 0.95  # not the first, whose spread is that of the season
+
+
+@given(seed=st.integers(0, 2**32 - 1), picture=st.integers(0, 20))
+@trials(max_examples=40, deadline=None)
+def test_seasons_keep_size_and_range(seed, picture):
+    grey = cv2.resize(drawn_picture(picture), (64, 48)).astype(np.float32) / 255
+    changed, again = (change_season(grey, np.random.default_rng(seed)) for _ in range(2))
+    assert changed.shape == grey.shape
+    assert changed.dtype == np.float32
+    assert changed.min() >= 0 and changed.max() <= 1
+    assert np.array_equal(changed, again)
+
+
+def test_second_window_is_the_first_one_a_little_off():
+    image = cv2.GaussianBlur(drawn_picture(6), (0, 0), 6)
+    for seed in range(5):
+        first, second = two_windows(image, np.random.default_rng(seed))
+        assert first.shape == second.shape == Layout.SIZE
+        assert np.corrcoef(first.ravel(), second.ravel())[0, 1] > 0.7
+
+
 def test_k_means_finds_separate_clusters():
     rng = np.random.default_rng(2)
     centres = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
@@ -350,7 +438,8 @@ def test_descriptors_have_unit_length_and_any_size(name):
 
 
 def config_for(name: str, packs: Path, **settings) -> PlaceTrainConfig:
-    return PlaceTrainConfig(name, str(packs), steps=4, batch=4, views=SMALL, image_size=(64, 48), **settings)
+    small = {"steps": 4, "batch": 4, "views": SMALL, "image_size": (64, 48), "layout_pairs": 200}
+    return PlaceTrainConfig(name, str(packs), **small | settings)
 
 
 @pytest.mark.parametrize(("name", "settings"), [
@@ -429,7 +518,7 @@ def test_exported_places_equal_pytorch_on_every_back_end(name, tmp_path):
     with torch.no_grad():
         network(torch.rand(4, 1, 64, 64))
     network.eval()
-    if name == "netvlad":
+    if name != "cosplace":
         network.is_whitened.fill_(1)
     export_place(network, tmp_path / "n.onnx")
     images = np.concatenate([as_input(drawn_picture(seed)[:144, :192]) for seed in (1, 2)])
@@ -441,6 +530,14 @@ def test_exported_places_equal_pytorch_on_every_back_end(name, tmp_path):
         assert session.outputs == ("place",)
         np.testing.assert_allclose(session.run(images)["place"], expected, atol=1e-2)
         np.testing.assert_allclose(session.run(images[:1])["place"], expected[:1], atol=1e-2)
+
+
+def test_checkpoint_of_another_version_is_one_line(tmp_path):
+    averaged = {f"network.{key}": value for key, value in build_place_network("gem").state_dict().items()}
+    del averaged["network.layout.project.bias"]
+    torch.save({"network": "gem", "model": {}, "averaged": averaged, "step": 7}, tmp_path / "c.pt")
+    with pytest.raises(VslamError, match="another version of 'gem'"):
+        load_place_network(tmp_path / "c.pt", "gem")
 
 
 def test_netvlad_of_an_unfinished_run_is_not_exported(tmp_path):
@@ -468,7 +565,7 @@ def test_shipped_settings_are_of_their_network(name):
 
 def test_command_trains_and_refuses_another_networks_settings(place_packs, tmp_path, capsys):
     settings = tmp_path / "s.yaml"
-    settings.write_text("network: gem\nbatch: 2\nviews: {width: 64, height: 48}\n")
+    settings.write_text("network: gem\nbatch: 2\nlayout_pairs: 200\nviews: {width: 64, height: 48}\n")
     words = ["--config", str(settings), "--packs", str(place_packs), "--steps", "1", "--quiet", "--out", str(tmp_path)]
     assert cli_train.run(parse(cli_train, "gem", *words)) == 0
     assert "vslam export gem" in capsys.readouterr().out
@@ -498,10 +595,36 @@ def test_impossible_settings_are_one_line(place_packs, tmp_path, settings, said)
         train_places(PlaceTrainConfig("gem", str(place_packs), **settings), tmp_path, quiet=True)
 
 
-def test_several_processes_are_refused(place_packs, tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(VslamError, match="without torchrun"):
-        train_places(config_for("gem", place_packs), tmp_path, quiet=True)
+WORKER = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from vslam.train.places.settings import PlaceTrainConfig, ViewConfig
+from vslam.train.places.training import train_places
+out, views = Path(sys.argv[2]), ViewConfig(width=64, height=48, worlds=2)
+small = dict(steps=3, batch=4, views=views, image_size=(64, 48), layout_pairs=200, group_steps=1)
+t = train_places(PlaceTrainConfig(sys.argv[3], sys.argv[1], **small), out, quiet=True)
+torch.save(torch.cat([p.detach().flatten() for p in t.model.parameters()]), out / f"weights{t.rank}.pt")
+"""
+
+
+@pytest.mark.parametrize("name", ["gem", "cosplace"])
+def test_two_processes_end_with_the_same_weights(place_packs, tmp_path, name):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    started = []
+    for rank in (0, 1):
+        own = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        environment = {**os.environ, **own, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-c", WORKER, str(place_packs), str(tmp_path), name]
+        started.append(subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True))
+    for process in started:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+    assert torch.equal(torch.load(tmp_path / "weights0.pt"), torch.load(tmp_path / "weights1.pt"))
+    assert load_place_network(tmp_path, name)[1] == 3
 
 
 def test_bad_packs_are_one_line(tmp_path):

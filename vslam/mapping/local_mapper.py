@@ -53,7 +53,7 @@ class LocalMapper:
     """
 
     def __init__(self, camera: Camera, extractor: Any, config: MappingConfig, max_keypoints: int):
-        self._camera, self._extractor, self._config = camera, extractor, config
+        self.camera, self.extractor, self._config = camera, extractor, config
         self._max_keypoints = max_keypoints
         self.map = Map()
         self.local_map: LocalMap | None = None
@@ -74,15 +74,15 @@ class LocalMapper:
         began = self._mark("insert", began)
         cull_points(self.map, int(self.map.keyframes.id[slot]))
         neighbours = covisible(self.map, slot)[0][: self._config.fuse_keyframes]
-        fuse_around(self.map, slot, neighbours, self._camera, self._extractor)
+        fuse_around(self.map, slot, neighbours, self.camera, self.extractor)
         firm = neighbours[self.map.keyframes.weak[neighbours] == 0]
         if not request.weak:
-            triangulate_around(self.map, slot, firm, self._camera, self._extractor)
+            triangulate_around(self.map, slot, firm, self.camera, self.extractor)
         self._publish(slot)
         began = self._mark("fuse", began)
         settings = self._config
         adjust_window(
-            self.map, slot, self._camera, settings.window, settings.fixed_window, settings.optimizer, self.stop_flag
+            self.map, slot, self.camera, settings.window, settings.fixed_window, settings.optimizer, self.stop_flag
         )
         began = self._mark("adjust", began)
         cull_keyframes(self.map, slot, settings.redundant_share, settings.local_keyframes)
@@ -133,7 +133,7 @@ class LocalMapper:
 
     def whole_problem(self) -> WholeProblem | None:
         """The adjustment of all keyframes and points, copied."""
-        return whole_problem(self.map, self._camera)
+        return whole_problem(self.map, self.camera)
 
     def commit_whole(self, whole: WholeProblem, solution: Solution) -> None:
         """Write the result of `whole_problem`, if it is not out of date."""
@@ -154,7 +154,7 @@ class LocalMapper:
         for slot in [here, *covisible(self.map, here)[0][:wanted].tolist()]:
             if slot not in old:
                 seen = self.map.keyframes.point[old]
-                find_points(self.map, slot, np.unique(seen[seen >= 0]), self._camera, self._extractor)
+                find_points(self.map, slot, np.unique(seen[seen >= 0]), self.camera, self.extractor)
 
     def _publish_again(self) -> None:
         """The tracker's local map as the map is now, around the same keyframe."""
@@ -192,9 +192,9 @@ class LocalMapper:
         keyframes = self.map.keyframes
         features = np.flatnonzero((keyframes.point[slot] < 0) & (keyframes.disparity[slot] > 0))
         features = features[features < keyframes.count[slot]]
-        depth = self._camera.fx * self._camera.baseline / keyframes.disparity[slot, features]
+        depth = self.camera.fx * self.camera.baseline / keyframes.disparity[slot, features]
         T_wc = se3.inverse(keyframes.T_cw[slot])
-        xyz = self._camera.unproject(keyframes.xy[slot, features], depth) @ T_wc[:3, :3].T + T_wc[:3, 3]
+        xyz = self.camera.unproject(keyframes.xy[slot, features], depth) @ T_wc[:3, :3].T + T_wc[:3, 3]
         self.map.add_points(slot, features, xyz)
 
     def _publish(self, slot: int) -> None:

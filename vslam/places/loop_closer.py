@@ -177,9 +177,9 @@ class LoopCloser:
         """What the keyframe sees of the place, and how many of its metres are one of the old map's."""
         if self._config.scale == "fixed":
             return self._recogniser.recognise(keyframe.frame, pair.place), 1.0
-        mapper, camera = self._mapper, self._mapper._camera
+        mapper, camera = self._mapper, self._mapper.camera
         here, there = self._ask(lambda: (seen_by(mapper.map, keyframe.id, camera), seen_by(mapper.map, candidate)))
-        similar = find_similarity(here, there, camera.pinhole, mapper._extractor.max_distance)
+        similar = find_similarity(here, there, camera.pinhole, mapper.extractor.max_distance)
         if similar.S_here_there is None:
             return Recognised(None, similar.matches, similar.inliers, "no similarity"), 1.0
         scale = float(sim3.split(similar.S_here_there)[0])
