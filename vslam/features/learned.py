@@ -35,7 +35,9 @@ class Config:
     border: int = 4  # pixels without keypoints, where the network saw padding
     candidates: float = 1.2  # so many times the wanted keypoints, the best ones, are spread over the image
     use_reliability: bool = True  # rank by the chance of finding the mate too
-    sigma: float = 0.0  # pixels of the network's input; 0: as measured for the shipped network
+    sigma: float = (
+        0.0  # of a keypoint on average, pixels of the network's input; 0: as measured for the shipped network
+    )
 
 
 class Learned:
@@ -58,28 +60,33 @@ class Learned:
         """Features of a grey uint8 image (H, W); an image without texture simply has none."""
         small = shrink(image, self._options.image_size)
         outputs = self._session.run(as_input(small))
-        xy, score = self._keypoints(outputs, small.shape)
+        xy, score, share = self._keypoints(outputs, small.shape)
         described = outputs["descriptors"][0]
         stride = outputs["score"].shape[2] // described.shape[1]
         descriptors = maps.describe(described, stride, xy, self.metric == "hamming")
         zoom = np.array([image.shape[1] / small.shape[1], image.shape[0] / small.shape[0]], np.float32)
-        sigma = np.full(len(xy), self._sigma * zoom.mean(), np.float32)
+        sigma = share * np.float32(self._sigma * zoom.mean())
         octave, angle = np.zeros(len(xy), np.uint8), np.zeros(len(xy), np.float32)
         return Features((xy + 0.5) * zoom - 0.5, sigma, score, octave, angle, descriptors)
 
-    def _keypoints(self, outputs: dict[str, np.ndarray], shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-        """Places (N, 2) in the shrunk image and scores (N,) of the keypoints that are kept."""
+    def _keypoints(
+        self, outputs: dict[str, np.ndarray], shape: tuple[int, ...]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Places (N, 2) in the shrunk image, scores (N,) and shares of sigma (N,) of the keypoints that are kept."""
         options = self._options
         scores = np.ascontiguousarray(outputs["score"][0, : shape[0], : shape[1]])
-        xy, score, _ = maps.find_keypoints(scores, options.threshold, options.nms_radius, options.border, self._work)
+        corners = outputs["corners"][0, : shape[0], : shape[1]] if "corners" in outputs else None
+        xy, score, sigma = maps.find_keypoints(
+            scores, options.threshold, options.nms_radius, options.border, self._work, corners
+        )
         if options.use_reliability and "reliability" in outputs:
             reliability = outputs["reliability"][0]
             score = maps.weigh_by_reliability(score, xy, reliability, outputs["score"].shape[2] // reliability.shape[1])
         if len(score) > options.candidates * self._max_keypoints:
             best = np.argsort(-score, kind="stable")[: int(options.candidates * self._max_keypoints)]
-            xy, score = xy[best], score[best]
+            xy, score, sigma = xy[best], score[best], sigma[best]
         chosen = maps.best_spread(xy, score, self._max_keypoints, shape)
-        return xy[chosen], score[chosen]
+        return xy[chosen], score[chosen], sigma[chosen]
 
     def _open(self, options: Config) -> Session:
         if options.weights:

@@ -52,9 +52,10 @@ def score_corners(
     ranked: list[tuple[float, float]] = []
     for drawing in drawings:
         with torch.no_grad():
-            score = dense(torch.from_numpy(as_input(drawing.image)))[0][0].numpy()
-        score = np.ascontiguousarray(score[: drawing.image.shape[0], : drawing.image.shape[1]])
-        xy, value, _ = maps.find_keypoints(score, threshold, 4, 4, maps.Workspace())
+            score, *_, corners = (found[0].numpy() for found in dense(torch.from_numpy(as_input(drawing.image))))
+        height, width = drawing.image.shape
+        score = np.ascontiguousarray(score[:height, :width])
+        xy, value, _ = maps.find_keypoints(score, threshold, 4, 4, maps.Workspace(), corners[:height, :width])
         order = np.argsort(-value, kind="stable")[:limit]
         ranked += zip(value[order].tolist(), taken_corners(xy[order], drawing.corners), strict=True)
     return rank_corners(ranked, sum(len(drawing.corners) for drawing in drawings))
@@ -120,8 +121,8 @@ def extract(dense: DenseMaps, image: np.ndarray, binary: bool, count: int) -> tu
     """The best `count` keypoints (N, 2) of a uint8 image, best first, and their descriptors."""
     with torch.no_grad():
         outputs = dense(torch.from_numpy(image)[None, None].float() / 255)
-    score, described, reliability = (value[0].numpy() for value in outputs)
-    xy, scores, _ = maps.find_keypoints(np.ascontiguousarray(score), 0.005, 3, 4, maps.Workspace())
+    score, described, reliability, corners = (value[0].numpy() for value in outputs)
+    xy, scores, _ = maps.find_keypoints(np.ascontiguousarray(score), 0.005, 3, 4, maps.Workspace(), corners)
     order = np.argsort(-maps.weigh_by_reliability(scores, xy, reliability, 8), kind="stable")[:count]
     return xy[order], maps.describe(np.ascontiguousarray(described), 8, xy[order], binary)
 

@@ -15,27 +15,34 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vslam.train.networks.folded import fold
-from vslam.train.networks.light import LightNet, heatmap
+from vslam.train.networks.light import LightNet, heatmap, normalise
 
 OPSET = 17
 """Old enough for every ONNX Runtime and OpenVINO of the last years."""
 
 
+FULL = ("score", "corners")
+"""Maps of the size of the image."""
+
+
 class DenseMaps(nn.Module):
     """The maps that `vslam.features.maps` decodes: `score` (N, H, W), `descriptors` (N, h, w, D), `reliability`
-    (N, h, w). `binary` chooses the 256 values whose signs are the bits."""
+    (N, h, w), `corners` (N, H, W). `binary` chooses the 256 values whose signs are the bits."""
 
-    outputs = ("score", "descriptors", "reliability")
+    outputs = ("score", "descriptors", "reliability", "corners")
 
     def __init__(self, network: LightNet, binary: bool):
         super().__init__()
         self.network = fold(fold_norms(network))
         self.head = self.network.bits if binary else self.network.descriptor
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        semi, shared = self.network.features(image)
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        normal = normalise(image)
+        quarter, eighth = self.network.trunk(normal)
+        corners, shared = self.network.corners(normal), self.network.share(eighth)
+        score = heatmap(self.network.detect(corners, quarter, eighth))
         reliability = self.network.reliability(shared).sigmoid()
-        return heatmap(semi), self.head(shared).permute(0, 2, 3, 1), reliability.squeeze(1)
+        return score, self.head(shared).permute(0, 2, 3, 1), reliability.squeeze(1), corners[:, 0]
 
 
 def fold_norms(network: nn.Module) -> nn.Module:
@@ -54,7 +61,7 @@ def export_onnx(maps: nn.Module, file: Path) -> None:
     """Write maps of an image (1, 1, H, W) of any size, a multiple of the stride, as float32 ONNX."""
     height, width = {2: "height", 3: "width"}, {1: "height", 2: "width"}
     small = {1: "rows", 2: "columns"}
-    axes = {"image": height} | {name: width if name == "score" else small for name in maps.outputs}
+    axes = {"image": height} | {name: width if name in FULL else small for name in maps.outputs}
     write_onnx(maps, torch.rand(1, 1, 96, 128), axes, file)
 
 

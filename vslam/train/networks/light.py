@@ -123,16 +123,16 @@ class LightNet(nn.Module):
         """Detector logits (N, 65, H/8, W/8) and the features (N, head, H/8, W/8) all descriptor heads share."""
         normal = normalise(image)
         quarter, eighth = self.trunk(normal)
-        return self.detect(normal, quarter, eighth), self.share(eighth)
+        return self.detect(self.corners(normal), quarter, eighth), self.share(eighth)
 
     def trunk(self, normal: Tensor) -> tuple[Tensor, Tensor]:
         """Features at 1/4 and 1/8 of a normalised image."""
         quarter = self.at4(self.at2(normal))
         return quarter, self.at8(quarter)
 
-    def detect(self, normal: Tensor, quarter: Tensor, eighth: Tensor) -> Tensor:
-        """Detector logits (N, 65, H/8, W/8)."""
-        corners = F.pixel_unshuffle(self.corners(normal), CELL)
+    def detect(self, response: Tensor, quarter: Tensor, eighth: Tensor) -> Tensor:
+        """Detector logits (N, 65, H/8, W/8) from the corner response and the maps of the trunk."""
+        corners = F.pixel_unshuffle(response, CELL)
         semi = self.detector((eighth, quarter, corners))
         return semi + F.pad(self.corner_gain * corners, (0, 0, 0, 0, 0, 1))  # nothing is added to 'none'
 
