@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from vslam.train.places.evaluate import describe_images
-from vslam.train.places.networks import NetVlad
+from vslam.train.places.networks import Gem, NetVlad
 
 FEATURES_AN_IMAGE = 100
 ITERATIONS = 30
@@ -56,8 +56,8 @@ def k_means(points: np.ndarray, count: int, rng: np.random.Generator) -> np.ndar
     return centres
 
 
-def set_whitening(network: NetVlad, images: list[np.ndarray], device: torch.device) -> None:
-    """The linear layer that turns whole vectors to their principal axes and gives each axis the same spread."""
+def set_whitening(network: Gem | NetVlad, images: list[np.ndarray], device: torch.device) -> None:
+    """The linear layer that turns unwhitened vectors to their principal axes and gives each axis the same spread."""
     whole = describe_images(network, images, device).astype(np.float64)
     mean, matrix = whitening(whole, network.whiten.out_channels)
     matrix /= np.abs(matrix).max()  # descriptors are brought to unit length, and half precision ends at 65504

@@ -25,6 +25,8 @@ class PlaceWidths:
     local: int = 96  # netvlad: channels of a local feature
     clusters: int = 32  # netvlad
     descriptor: int = 256
+    whitened: int = 191  # gem: of its descriptor, the layout's, and a constant, 384 in all
+    layout: int = 192
 
 
 class Residual(nn.Module):
@@ -77,12 +79,13 @@ class GeneralisedMean(nn.Module):
         return powered.mean(dim=(2, 3), keepdim=True).pow(1 / self.p)
 
 
-class Gem(nn.Module):
+class Pooled(nn.Module):
     """Generalised mean, a linear layer, unit length (Radenovic et al. 2018)."""
 
     def __init__(self, widths: PlaceWidths = PlaceWidths()):
         super().__init__()
         self.widths = widths
+        self.width = widths.descriptor
         self.backbone = Backbone(widths)
         self.last = conv(widths.deep, widths.pooled, 1)
         self.pool = GeneralisedMean()
@@ -100,11 +103,113 @@ class Gem(nn.Module):
         return self.last(self.backbone(image))
 
 
-class CosPlace(Gem):
-    """As Gem, with local features of unit length before the mean (Berton et al. 2022)."""
+class CosPlace(Pooled):
+    """As Pooled, with local features of unit length before the mean (Berton et al. 2022)."""
 
     def local(self, image: Tensor) -> Tensor:
         return unit(super().local(image))
+
+
+class Layout(nn.Module):
+    """Where light and edges lie in a small copy of the image, which a mean over the map forgets.
+
+    Of images (N, 1, H, W) it gives (N, D) of unit length.
+
+    Grey values and slopes, each freed of the contrast around it, so that weather and season change them little; then
+    one linear layer, which `vslam.train.places.layout` computes from data.
+    """
+
+    SIZE = (48, 64)
+    """Height and width of the copy, whatever the shape of the image."""
+    AROUND, GREY_POOL, CELL = 11, 2, 8
+    """Pixels of the copy: window of the local contrast, of a grey value, of a histogram of slopes."""
+    GREY = 0.5
+    """Weight of grey values beside slopes."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.register_buffer("kernels", slope_kernels())
+        cells = [self.SIZE[0] * self.SIZE[1] // pool**2 for pool in (self.GREY_POOL, self.CELL)]
+        self.project = nn.Conv2d(cells[0] + 2 * len(self.kernels) * cells[1], width, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return unit(self.project(self.features(self.shrink(image))[:, :, None, None])[:, :, 0, 0])
+
+    def shrink(self, image: Tensor) -> Tensor:
+        """The small copy (N, 1, 48, 64)."""
+        return F.interpolate(F.avg_pool2d(image, 4), size=self.SIZE, mode="bilinear", align_corners=False)
+
+    def features(self, small: Tensor) -> Tensor:
+        """(N, C) of small copies."""
+        small = normalise(small)
+        grey = F.avg_pool2d(self._contrast_free(small), self.GREY_POOL)
+        slopes = F.conv2d(F.pad(small, (3, 3, 3, 3), mode="replicate"), self.kernels)
+        cells = F.avg_pool2d(torch.cat([F.relu(slopes), F.relu(-slopes)], dim=1), self.CELL)
+        energy = mean_around((cells * cells).sum(dim=1, keepdim=True), 3)
+        return torch.cat([self.GREY * grey.flatten(1), (cells / (energy + 0.0004).sqrt()).flatten(1)], dim=1)
+
+    def _contrast_free(self, small: Tensor) -> Tensor:
+        centred = small - mean_around(small, self.AROUND)
+        return centred / (mean_around(centred * centred, self.AROUND) + 0.0064).sqrt()
+
+
+def mean_around(values: Tensor, side: int) -> Tensor:
+    """Mean over the pixels of a square window that lie in the map."""
+    return F.avg_pool2d(values, side, 1, side // 2, count_include_pad=False)
+
+
+def slope_kernels(orientations: int = 4, sigma: float = 1.0) -> Tensor:
+    """Derivatives of a Gaussian (orientations, 1, 7, 7) in directions over half a turn; absolute values add up to 1."""
+    x = torch.arange(-3.0, 4.0)
+    bell = torch.exp(-(x[None] ** 2 + x[:, None] ** 2) / (2 * sigma**2))
+    angles = torch.arange(orientations) * (torch.pi / orientations)
+    kernels = (angles.cos()[:, None, None] * x[None, None] + angles.sin()[:, None, None] * x[None, :, None]) * bell
+    return (kernels / kernels.abs().sum(dim=(1, 2), keepdim=True))[:, None]
+
+
+def lack_of_detail(image: Tensor) -> Tensor:
+    """(N, 1): near 0 for a sharp image, near 1 for one that was enlarged, whose pixels hold little that its quarter
+    lacks: the logarithm of the variance lost in halving an image twice, against that lost in the third halving."""
+    half = F.avg_pool2d(image, 2)
+    quarter = F.avg_pool2d(half, 2)
+    full, fine, coarse = (spread(each) for each in (image, quarter, F.avg_pool2d(quarter, 2)))
+    return torch.sigmoid(-10 * (((full - fine + 1e-6) / (fine - coarse + 1e-6)).clamp(min=1e-6).log() + 0.65))
+
+
+def spread(image: Tensor) -> Tensor:
+    """Variance (N, 1) of an image (N, 1, H, W)."""
+    centred = image - image.mean(dim=(2, 3), keepdim=True)
+    return (centred * centred).mean(dim=(2, 3))
+
+
+class Gem(Pooled):
+    """Pooled, PCA-whitened, and joined with the layout: unit vectors side by side, and a constant as in NetVlad.
+
+    Their cosines are added. The layout counts the more, the fewer details an image has: in thumbnails little else is
+    left, while seen from another place the layout differs. While `is_whitened` is 0 the descriptor is the pooled one.
+    """
+
+    constant = 0.5
+    """Of the cosine of any two descriptors."""
+    share, share_coarse = 0.15, 0.5
+    """Of the layout in the rest, for sharp images and for those without detail."""
+
+    def __init__(self, widths: PlaceWidths = PlaceWidths()):
+        super().__init__(widths)
+        self.width = widths.whitened + widths.layout + 1
+        self.whiten = nn.Conv2d(widths.descriptor, widths.whitened, 1)
+        self.layout = Layout(widths.layout)
+        self.register_buffer("is_whitened", torch.tensor(0))
+
+    def forward(self, image: Tensor) -> Tensor:
+        pooled = super().forward(image)
+        if not self.is_whitened:
+            return pooled
+        whitened = unit(self.whiten(pooled[:, :, None, None])[:, :, 0, 0])
+        share = self.share + (self.share_coarse - self.share) * lack_of_detail(image)
+        parts = [(1 - share).sqrt() * whitened, share.sqrt() * self.layout(image)]
+        places = torch.cat(parts, dim=1) * (1 - self.constant) ** 0.5
+        return torch.cat([places, share * 0 + self.constant**0.5], dim=1)
 
 
 class NetVlad(nn.Module):
@@ -121,6 +226,7 @@ class NetVlad(nn.Module):
     def __init__(self, widths: PlaceWidths = PlaceWidths()):
         super().__init__()
         self.widths = widths
+        self.width = widths.descriptor
         self.backbone = Backbone(widths)
         self.last = nn.Conv2d(widths.deep, widths.local, 1)
         self.assign = nn.Conv2d(widths.local, widths.clusters, 1, bias=False)

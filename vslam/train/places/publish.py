@@ -31,7 +31,7 @@ from vslam.train.quantize import quantize
 from vslam.train.release import enter_manifest
 
 DESCRIPTIONS = {
-    "gem": "256 float32 values for a whole image, by generalised mean; multi-similarity loss",
+    "gem": "384 float32 values for a whole image: generalised mean (multi-similarity loss), whitened, and its layout",
     "cosplace": "256 float32 values for a whole image, by generalised mean; learned as classes of places (CosFace)",
     "netvlad": "256 float32 values for a whole image, by soft-assigned clusters and PCA whitening; hard triplets",
 }
@@ -74,7 +74,7 @@ def publish(
         "description": DESCRIPTIONS[name],
         "auto_precision": "int8" if keeps and faster else "fp32",
         "sigma": 0.0,
-        "metrics": {"image_size": list(box), "width": network.widths.descriptor}
+        "metrics": {"image_size": list(box), "width": network.width}
         | {key: rounded(vars(value["mean"])) for key, value in scores.items()},
         "card": f"{name}.md",
     }

@@ -13,7 +13,7 @@ from vslam.features.learned import as_input
 from vslam.inference.session import open_session
 from vslam.train.export import fold_norms, store_half, write_onnx
 from vslam.train.loop import CHECKPOINT, read_checkpoint
-from vslam.train.places.networks import NETWORKS, NetVlad, build_place_network
+from vslam.train.places.networks import NETWORKS, build_place_network
 from vslam.train.release import smooth_noise
 
 TOLERANCE = 1e-4
@@ -29,7 +29,7 @@ def load_place_network(checkpoint: Path, name: str) -> tuple[nn.Module, int]:
     """The averaged network of a checkpoint (file, or folder of a run), and its step.
 
     Raises:
-        VslamError: not a checkpoint, one of another network, or a NetVLAD whose run has not ended.
+        VslamError: not a checkpoint, one of another network, or of a run that has not ended.
     """
     file = checkpoint / CHECKPOINT if checkpoint.is_dir() else checkpoint
     state = read_checkpoint(file)
@@ -38,8 +38,10 @@ def load_place_network(checkpoint: Path, name: str) -> tuple[nn.Module, int]:
     network = build_place_network(name)
     prefix = "network."
     own = {key.removeprefix(prefix): value for key, value in state["averaged"].items() if key.startswith(prefix)}
+    if {key: value.shape for key, value in own.items()} != {k: v.shape for k, v in network.state_dict().items()}:
+        raise VslamError(f"{file}: layers of another version of '{name}'; train on from it with --init")
     network.load_state_dict(own)
-    if isinstance(network, NetVlad) and not network.is_whitened:
+    if not getattr(network, "is_whitened", True):
         raise VslamError(f"{file}: has no whitening yet, which the end of the run computes; let it end (--steps)")
     return network.eval(), int(state["step"])
 

@@ -79,6 +79,11 @@ class PlaceSampler:
         image = self.packs[spot[0]].images[self._images_of[spot[0]][spot[1]][0]]
         return cv2.resize(cut_to_shape(image, size), size, interpolation=cv2.INTER_AREA)
 
+    def any_image(self, rng: np.random.Generator) -> np.ndarray:
+        """An image (H, W) of any view under any light, as it is."""
+        images = self.packs[int(rng.choice(len(self.packs), p=self._share))].images
+        return images[int(rng.integers(len(images)))]
+
     def draw_pool(self, seed: int, step: int, count: int) -> list[Spot]:
         """Views to look for hard negatives among; neighbours of few packs rather than strangers of many."""
         rng = np.random.default_rng((seed, step, 1))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -37,7 +38,6 @@ from vslam.train.places.networks import unit
 from vslam.train.places.packs import PlacePack, open_place_packs
 from vslam.train.places.release import HALF_TOLERANCE
 from vslam.train.places.settings import SequenceTrainConfig
-from vslam.train.places.training import check_single_process
 from vslam.train.places.windows import (
     POSITION_WIDTH,
     Walk,
@@ -96,6 +96,12 @@ class SequenceTrainer(Trainer):
 
     def extra_state(self) -> dict:
         return {"width": self._width}
+
+
+def check_single_process() -> None:
+    """VslamError under `torchrun` with several processes: they would overwrite each other's checkpoints."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise VslamError("the sequence model trains in one process; start 'vslam train sequence' without torchrun")
 
 
 def train_sequence(

@@ -62,6 +62,7 @@ class PlaceTrainConfig:
     mine_every: int = 0  # netvlad: steps between two searches for hard negatives; 0: only those in the batch
     mine_pool: int = 1500  # views searched
     mine_nearest: int = 10  # hard negatives kept of each
+    layout_pairs: int = 10000  # gem: pairs of views that its layout is computed from when the run ends
     group_steps: int = 20  # cosplace: steps before the next group of classes
     views: ViewConfig = field(default_factory=ViewConfig)
 

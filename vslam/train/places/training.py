@@ -4,31 +4,33 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from dataclasses import asdict
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from vslam.errors import VslamError
 from vslam.train.loop import CHECKPOINT, Trainer, parameter_groups, read_checkpoint
 from vslam.train.places import losses
+from vslam.train.places.build import cut_to_shape
 from vslam.train.places.evaluate import by_network, describe_images, score_packs
 from vslam.train.places.initialise import set_clusters, set_whitening
-from vslam.train.places.networks import NetVlad, build_place_network, start_trunk
+from vslam.train.places.layout import set_layout
+from vslam.train.places.networks import Gem, NetVlad, build_place_network, start_trunk
 from vslam.train.places.packs import open_place_packs
-from vslam.train.places.sampler import ClassSampler, PlaceSampler, Spot
+from vslam.train.places.sampler import ClassSampler, PlaceSampler, Spot, coarsen
 from vslam.train.places.settings import PlaceTrainConfig
-from vslam.train.run import Journal, check_device
+from vslam.train.run import Journal, check_device, join_processes
 
 log = logging.getLogger(__name__)
 
 
 CLUSTER_VIEWS, WHITENING_VIEWS = 500, 2000
-"""Training views that NetVLAD's clusters and its whitening are computed from."""
+"""Training views that NetVLAD's clusters, and whitenings, are computed from."""
 
 
 class PlaceModel(nn.Module):
@@ -66,16 +68,22 @@ class PlaceTrainer(Trainer):
     config: PlaceTrainConfig
     sampler: PlaceSampler
 
-    def __init__(self, config: PlaceTrainConfig, sampler: PlaceSampler, folder: Path):
+    def __init__(self, config: PlaceTrainConfig, sampler: PlaceSampler, folder: Path, rank: int = 0, world: int = 1):
         self._classes = sampler.counts() if isinstance(sampler, ClassSampler) else None
         self._pool: list[Spot] | None = None
         self._hard: list[np.ndarray] | None = None
         self._sampler = sampler
-        super().__init__(config, sampler, folder)
+        super().__init__(config, sampler, folder, rank)
+        self.world = world
+        if world > 1:  # a step of cosplace leaves the classes of other groups alone
+            is_partial = self._classes is not None
+            self.parallel = nn.parallel.DistributedDataParallel(self.model, find_unused_parameters=is_partial)
 
     def build_model(self) -> nn.Module:
         model = PlaceModel(self.config, self._classes)
         model.network.backbone.trunk().requires_grad_(self.config.trunk_rate > 0)
+        for name in ("whiten", "layout"):  # computed when the run ends
+            getattr(model.network, name, nn.Module()).requires_grad_(False)
         return model
 
     def _set_mode(self) -> None:
@@ -106,11 +114,11 @@ class PlaceTrainer(Trainer):
             file = Path(self.config.trunk)
             state = read_checkpoint(file / CHECKPOINT if file.is_dir() else file)
             start_trunk(self.model.network.backbone, state["averaged"])
-        if isinstance(self.model.network, NetVlad):
-            self.model.network.is_whitened.zero_()  # whole vectors are trained; whitening follows at the end
-            if not whole:
-                images = self._views(self.sampler.draw_pool(self.config.seed, 0, CLUSTER_VIEWS))
-                set_clusters(self.model.network, images, self.config.seed)
+        if isinstance(self.model.network, (Gem, NetVlad)):
+            self.model.network.is_whitened.zero_()  # unwhitened vectors are trained; whitening follows at the end
+        if isinstance(self.model.network, NetVlad) and not whole:
+            images = self._views(self.sampler.draw_pool(self.config.seed, 0, CLUSTER_VIEWS))
+            set_clusters(self.model.network, images, self.config.seed)
         if self.model.classifier is not None:
             self._begin_classes()
         self.averaged.load_state_dict(self.model.state_dict())
@@ -180,38 +188,55 @@ class PlaceTrainer(Trainer):
         return True
 
     def finish(self) -> None:
-        """PCA whitening of NetVLAD's averaged network, from training views; then the last checkpoint."""
+        """Whitening and layout of the averaged network, from training views; then the last checkpoint."""
         network = self.averaged.network
-        if isinstance(network, NetVlad) and not network.is_whitened:
+        if self.rank > 0 or getattr(network, "is_whitened", True):
+            return
+        if isinstance(network, Gem):
+            set_layout(network.layout, self.sampler, self.config.seed, self.config.layout_pairs)
+            set_whitening(network, self._lights(), self.device)
+        else:
             spots = self.sampler.draw_pool(self.config.seed, 1, WHITENING_VIEWS)
             set_whitening(network, self._views(spots, whole=True), self.device)
-            self.save()
+        self.save()
+
+    def _lights(self) -> list[np.ndarray]:
+        """Images of the size of use under all lights of the packs, some as a camera of fewer pixels sees them."""
+        rng, size = np.random.default_rng((self.config.seed, 5)), self.config.image_size
+        found = []
+        for _ in range(WHITENING_VIEWS):
+            image = cv2.resize(cut_to_shape(self._sampler.any_image(rng), size), size, interpolation=cv2.INTER_AREA)
+            found.append(coarsen(image, rng) if rng.random() < self.config.views.coarse else image)
+        return found
 
 
 def train_places(
     config: PlaceTrainConfig, folder: Path, quiet: bool = False, start_from: Path | None = None
 ) -> PlaceTrainer:
-    """Train, or go on training, a place network in `folder`.
+    """Train, or go on training, a place network in `folder`; under `torchrun` on every process it started.
 
     Raises:
         VslamError: no data, wrong checkpoint, no such device, disk full.
     """
     cv2.setNumThreads(1)
     check_settings(config)
-    check_single_process()
     check_device(config.device)
+    rank, world = join_processes(config)
     packs = open_place_packs(Path(config.packs))
     if config.network == "cosplace":
         sampler: PlaceSampler = ClassSampler(packs, config.views, config.group_steps)
     else:
         sampler = PlaceSampler(packs, config.views)
-    trainer = PlaceTrainer(config, sampler, folder)
+    trainer = PlaceTrainer(config, sampler, folder, rank, world)
     if not trainer.resume():
         trainer.prepare(start_from)
-    journal = Journal(folder, quiet=quiet)
-    (folder / "config.json").write_text(json.dumps(asdict(config), indent=1) + "\n")
+    journal = Journal(folder, quiet=quiet or rank > 0)
+    if rank == 0:
+        (folder / "config.json").write_text(json.dumps(asdict(config), indent=1) + "\n")
     trainer.run(journal.step, make_validation(config, journal))
     trainer.finish()
+    if world > 1:
+        dist.destroy_process_group()
     return trainer
 
 
@@ -224,14 +249,6 @@ def check_settings(config: PlaceTrainConfig) -> None:
     for name, value in (("batch", config.batch), ("views.worlds", config.views.worlds), ("steps", config.steps + 1)):
         if value < 1:
             raise VslamError(f"{name}: {value}; expected a positive number")
-
-
-def check_single_process() -> None:
-    """VslamError under `torchrun` with several processes: they would overwrite each other's checkpoints."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise VslamError(
-            "place networks and the sequence model train in one process; start 'vslam train' without torchrun"
-        )
 
 
 def make_validation(config: PlaceTrainConfig, journal: Journal):
