@@ -384,7 +384,7 @@ def test_seasons_keep_size_and_range(seed, picture):
 
 
 def test_second_window_is_the_first_one_a_little_off():
-    image = cv2.GaussianBlur(drawn_picture(6), (0, 0), 6)
+    image = cv2.GaussianBlur(drawn_picture(6), (0, 0), 20)
     for seed in range(5):
         first, second = two_windows(image, np.random.default_rng(seed))
         assert first.shape == second.shape == Layout.SIZE
