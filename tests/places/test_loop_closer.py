@@ -45,11 +45,21 @@ def test_global_adjustment_after_the_loop_keeps_it_closed():
     assert mean[0] < NEAR_M and mean[1] < NEAR_RAD
 
 
-def test_straight_map_is_not_touched():
+def test_straight_map_is_not_bent():
     """Without drift tracking itself finds the old points: written down as found, and not a bit is changed."""
-    runs = [turn_round("deterministic", f"loop.close={close}", drift_at=-1) for close in ("true", "false")]
+    still = "loop.global_iterations=0"
+    runs = [turn_round("deterministic", f"loop.close={close}", still, drift_at=-1) for close in ("true", "false")]
     assert [each.reason for each in runs[0][0].audit if each.accepted] == ["found by tracking"]
     assert runs[0][2].poses.tobytes() == runs[1][2].poses.tobytes()
+
+
+def test_straight_map_is_adjusted_as_a_whole():
+    """Where tracking finds the old points itself, the rest of the way's error is spread over all of it."""
+    system, _, adjusted = turn_round("deterministic", "loop.global_iterations=20", drift_at=-1)
+    assert [each.reason for each in system.audit if each.accepted] == ["found by tracking"]
+    local = turn_round("deterministic", "loop.global_iterations=0", drift_at=-1)[2]
+    assert system.map.epoch == 1
+    assert (errors(adjusted.poses).mean(axis=0) < 1.1 * errors(local.poses).mean(axis=0)).all()
 
 
 def test_drift_that_cannot_be_is_refused_with_the_figures():

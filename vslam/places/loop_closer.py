@@ -108,7 +108,10 @@ class LoopCloser:
         self._way[keyframe.id], self._last = way, keyframe
 
     def _follows_old_map(self, keyframe: NewKeyframe, vector: np.ndarray) -> bool:
-        """Tracking itself has found old points where they were: there is nothing to search, nor to correct."""
+        """Tracking itself has found old points near where they were: there is nothing to search, nor to bend.
+
+        What little the way was off is now in the few keyframes here; adjusting the whole map spreads it.
+        """
         if any(other < self._first and shared >= FIRM for other, shared in keyframe.covisible.items()):
             return True  # in the loaded map
         old = revisited(keyframe, self._config.min_gap_s)
@@ -121,6 +124,8 @@ class LoopCloser:
         if not was_linked or keyframe.timestamp - self._noted_at >= AGAIN_S:
             self._note(keyframe, old, score, shared, shared, FOLLOWED if was_linked else FOUND, accepted=True)
             self._noted_at = keyframe.timestamp
+        if not was_linked:
+            self._adjust_later()
         if not self._is_scale_known:
             self._is_scale_known = self._closes(keyframe, old, score)
         return True
@@ -217,10 +222,11 @@ class LoopCloser:
         self._ask(lambda: self._mapper.close_loop(sighting, poses))
         self._witnesses, self._linked_from, self._noted_at = [], query, self._last.timestamp
         self._is_scale_known = True
-        if self._config.global_iterations:
-            self._adjust_later()
+        self._adjust_later()
 
     def _adjust_later(self) -> None:
+        if not self._config.global_iterations:
+            return
         self._stop[0] = 1  # an adjustment under way knows nothing of this loop
         self._stop = np.zeros(1, np.uint8)
         stop = self._stop
