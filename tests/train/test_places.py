@@ -330,7 +330,7 @@ def test_cosines_of_gem_are_those_of_its_parts():
         found = network(images)
         pooled = network.head(network.local(images))
         white = F.normalize(network.whiten(pooled[:, :, None, None])[:, :, 0, 0], dim=1)
-        layout, share = network.layout(images), 0.15 + 0.35 * lack_of_detail(images)
+        layout, share = network.layout(images), 0.05 + 0.45 * lack_of_detail(images)
         both, rest = (share @ share.T).sqrt(), ((1 - share) @ (1 - share).T).sqrt()
     sides = rest * (white @ white.T) + both * (layout @ layout.T)
     assert found.shape == (3, network.width) == (3, 384)

@@ -144,7 +144,7 @@ class Layout(nn.Module):
         small = normalise(small)
         grey = F.avg_pool2d(self._contrast_free(small), self.GREY_POOL)
         slopes = F.conv2d(F.pad(small, (3, 3, 3, 3), mode="replicate"), self.kernels)
-        cells = F.avg_pool2d(torch.cat([F.relu(slopes), F.relu(-slopes)], dim=1), self.CELL)
+        cells = F.avg_pool2d(torch.cat([F.relu(slopes), F.relu(slopes * -1.0)], dim=1), self.CELL)
         energy = mean_around((cells * cells).sum(dim=1, keepdim=True), 3)
         return torch.cat([self.GREY * grey.flatten(1), (cells / (energy + 0.0004).sqrt()).flatten(1)], dim=1)
 
@@ -169,11 +169,17 @@ def slope_kernels(orientations: int = 4, sigma: float = 1.0) -> Tensor:
 
 def lack_of_detail(image: Tensor) -> Tensor:
     """(N, 1): near 0 for a sharp image, near 1 for one that was enlarged, whose pixels hold little that its quarter
-    lacks: the logarithm of the variance lost in halving an image twice, against that lost in the third halving."""
+    lacks: from the variance lost in halving an image twice, against that lost in the third halving."""
     half = F.avg_pool2d(image, 2)
     quarter = F.avg_pool2d(half, 2)
     full, fine, coarse = (spread(each) for each in (image, quarter, F.avg_pool2d(quarter, 2)))
-    return torch.sigmoid(-10 * (((full - fine + 1e-6) / (fine - coarse + 1e-6)).clamp(min=1e-6).log() + 0.65))
+    ratio = ((full - fine + 1e-6) / (fine - coarse + 1e-6)).clamp(min=1e-6, max=100.0)
+    steep = (ratio * DETAIL).pow(10.0)
+    return 1 - steep / (1 + steep)
+
+
+DETAIL = 1.9155
+"""1 / 0.522, the ratio at which an image counts as half without detail."""
 
 
 def spread(image: Tensor) -> Tensor:
@@ -191,7 +197,7 @@ class Gem(Pooled):
 
     constant = 0.5
     """Of the cosine of any two descriptors."""
-    share, share_coarse = 0.15, 0.5
+    share, share_coarse = 0.05, 0.5
     """Of the layout in the rest, for sharp images and for those without detail."""
 
     def __init__(self, widths: PlaceWidths = PlaceWidths()):
