@@ -647,7 +647,7 @@ def test_export_command_writes_places(place_packs, tmp_path, precision):
     lines = list(export("gem", tmp_path / "run", out, "onnx", precision, place_packs.parent / "photos"))
     assert str(out) in lines[-1]
     assert ("cosine between" in lines[0]) == (precision == "int8")
-    assert open_session(out, "onnx").run(np.zeros((1, 1, 48, 64), np.float32))["place"].shape == (1, 256)
+    assert open_session(out, "onnx").run(np.zeros((1, 1, 48, 64), np.float32))["place"].shape == (1, 384)
 
 
 def test_pooled_recall_counts_queries_not_sets():
@@ -675,6 +675,6 @@ def test_published_network_has_card_and_manifest_entry(place_packs, tmp_path):
     )
     assert card.startswith("# gem") and "4 steps" in card and "wall light 0 in 1" in card and "A note." in card
     model = read_manifest(tmp_path / "weights/manifest.json")["gem"]
-    assert model.metrics["image_size"] == [64, 48] and model.metrics["width"] == 256
+    assert model.metrics["image_size"] == [64, 48] and model.metrics["width"] == 384
     for precision in ("fp32", "int8"):
         assert open_session(model.file(precision), "onnx").run(np.zeros((1, 1, 48, 64), np.float32))["place"].shape
