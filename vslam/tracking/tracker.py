@@ -180,7 +180,7 @@ class Tracker:
         return None
 
     def _from_depth(self, frame: Frame, local_map: LocalMap) -> MapView | None:
-        """Where neither texture nor light is left: go on as before, and let the shape of the scene correct that."""
+        """Where neither texture nor light is left: go on as the small images say, and let the scene's shape correct it."""
         last, settings = self._follower.last_in(local_map), self._config.tracking
         if last is None:
             return None
@@ -188,7 +188,8 @@ class Tracker:
         T_cw, expected = ahead.T_frame_last @ T_last_world, ahead.expected @ T_last_world
         nothing = np.full(len(frame), -1, np.int32)
         share, rms = self._align(T_cw, frame, local_map, nothing, expected)
-        if share < settings.surface_min_share or rms > settings.surface_max_rms_m:
+        is_covered = share >= settings.surface_min_share or ahead.is_sure  # a new wall has no shape to fit yet
+        if not is_covered or rms > settings.surface_max_rms_m:
             return None
         view = self._see_map(frame, local_map, Estimate(T_cw.copy(), Reason.FROM_DEPTH, 0, expected))
         if view.inliers >= settings.min_inliers // 2:
