@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from functools import cache
 
+import cv2
 import numpy as np
 import pytest
 
@@ -105,6 +106,19 @@ def test_black_frames_with_depth_are_lost_or_weak_and_then_near():
             assert np.linalg.norm((answer.T_world_camera - T_wc)[:3, 3]) < 0.05
     tracked = np.array([answer.T_world_camera for answer in answers[23:]])
     check_near(tracked, walk(FRAMES)[23:])
+
+
+def test_images_too_soft_for_corners_are_passed():
+    """Three frames as through milk glass: no keypoint is left, but what the small images show."""
+    frames = list(filmed(FRAMES))
+    for k in (20, 21, 22):
+        soft = cv2.GaussianBlur(frames[k].image, (0, 0), 6)
+        frames[k] = replace(frames[k], image=(0.25 * soft + 96).astype(np.uint8))
+    answers, _ = run(frames)
+    assert [answer.state for answer in answers[20:23]] == [State.WEAK] * 3
+    for answer, T_wc in zip(answers[20:23], walk(FRAMES)[20:23], strict=True):
+        assert np.linalg.norm((answer.T_world_camera - T_wc)[:3, 3]) < 0.05
+    assert all(answer.state == State.OK for answer in answers[23:])
 
 
 def test_frames_without_depth_are_tracked():
