@@ -85,8 +85,11 @@ def _gather(options, x, index):
 
 
 def _pad(options, x, pads, *value):
+    mode = {"constant": "constant", "edge": "replicate", "reflect": "reflect"}[options.get("mode", "constant")]
     before, after = pads[: x.ndim].tolist(), pads[x.ndim :].tolist()
-    return F.pad(x, [n for pair in zip(before[::-1], after[::-1], strict=True) for n in pair])
+    if mode != "constant":  # of rows and columns; torch knows no others
+        before, after = before[2:], after[2:]
+    return F.pad(x, [n for pair in zip(before[::-1], after[::-1], strict=True) for n in pair], mode)
 
 
 def _reduce_sum(options, x, axes=None):
