@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 
 from tests.world import CAMERA, render
 from vslam.geometry import se3
-from vslam.tracking.small_image import FREE, RESIDUAL, SmallImages, align_image, align_images, equalise
+from vslam.tracking.small_image import FREE, RESIDUAL, SmallImages, align_image, equalise
 
 START = se3.exp(np.array([0.2, -0.1, 0.3, 0.05, 0.4, -0.02]))
 LENS = replace(CAMERA, distortion=(-0.25, 0.07, 0.0, 0.0, 0.0))
+
+
+SMALL = SmallImages(CAMERA, 8.0)
 
 
 def levels(T_wc, camera=CAMERA, light=lambda image: image, depth=True):
@@ -36,7 +39,7 @@ def pixels_off(T, truth, camera=CAMERA) -> float:
 @settings(max_examples=25, deadline=None)
 def test_turns_and_steps_are_found_from_nothing(yaw, pitch, roll, x, z):
     motion = se3.exp(np.array([x, 0.0, z, pitch, yaw, roll]))
-    T, _ = align_images(np.eye(4), levels(START), levels(START @ se3.inverse(motion)))
+    T, _ = SMALL.align(np.eye(4), levels(START), levels(START @ se3.inverse(motion)))
     # up to 64 pixels of turn; a pixel of the finer images is 8 of these
     assert pixels_off(T, motion) < 2.5
 
@@ -46,7 +49,7 @@ def test_small_motions_are_sure():
         return cv2.GaussianBlur(image, (0, 0), 4)
 
     motion = se3.exp(np.array([0.003, 0, 0.005, 0.003, 0.006, 0.002]))
-    assert align_images(np.eye(4), levels(START, light=soft), levels(START @ se3.inverse(motion), light=soft))[1]
+    assert SMALL.align(np.eye(4), levels(START, light=soft), levels(START @ se3.inverse(motion), light=soft))[1]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +62,7 @@ def test_small_motions_are_sure():
 )
 def test_light_does_not_matter(light):
     motion = se3.exp(np.array([0.03, 0, 0.02, 0.03, 0.12, 0.02]))
-    T, _ = align_images(np.eye(4), levels(START), levels(START @ se3.inverse(motion), light=light))
+    T, _ = SMALL.align(np.eye(4), levels(START), levels(START @ se3.inverse(motion), light=light))
     assert pixels_off(T, motion) < 3
 
 
@@ -74,7 +77,7 @@ def test_a_lens_that_distorts_is_made_straight():
         return SmallImages(LENS, 8.0).make(*bent)
 
     motion = se3.exp(np.array([0.02, 0, 0.01, 0.02, 0.1, 0.1]))
-    T, _ = align_images(np.eye(4), seen(START), seen(START @ se3.inverse(motion)))
+    T, _ = SmallImages(LENS, 8.0).align(np.eye(4), seen(START), seen(START @ se3.inverse(motion)))
     assert pixels_off(T, motion) < 2.5
 
 
@@ -82,14 +85,14 @@ def test_nothing_to_see_leaves_what_was_expected():
     expected = se3.exp(np.array([0.02, 0, 0, 0, 0.1, 0]))
     black = levels(START, light=np.zeros_like)
     for last, this in ((black, black), (levels(START), black), (levels(START, depth=False), levels(START))):
-        T, is_sure = align_images(expected, last, this)
+        T, is_sure = SMALL.align(expected, last, this)
         np.testing.assert_array_equal(T, expected)
         assert not is_sure
 
 
 def test_another_place_is_not_agreed_with():
     other = se3.exp(np.array([0, 0, 0, 0, np.pi, 0]))
-    assert not align_images(np.eye(4), levels(START), levels(START @ other))[1]
+    assert not SMALL.align(np.eye(4), levels(START), levels(START @ other))[1]
 
 
 def test_holes_in_depth_are_left_out():
@@ -97,15 +100,15 @@ def test_holes_in_depth_are_left_out():
     depth = depth.copy()
     depth[1::2], depth[::12, ::3], depth[:, 100:140] = np.nan, np.inf, -1.0
     last = SmallImages(CAMERA, 8.0).make(image, depth)
-    assert all(np.isfinite(level.xyz).all() and (level.xyz[..., 2] >= 0).all() for level in last)
+    assert np.isfinite(last.fine.xyz).all() and (last.fine.xyz[..., 2] >= 0).all()
     motion = se3.exp(np.array([0.02, 0, 0, 0.02, 0.08, 0]))
-    T, _ = align_images(np.eye(4), last, levels(START @ se3.inverse(motion)))
+    T, _ = SMALL.align(np.eye(4), last, levels(START @ se3.inverse(motion)))
     assert pixels_off(T, motion) < 4
 
 
 def test_cost_equals_naive():
     motion = se3.exp(np.array([0.03, 0.01, 0.02, 0.03, 0.05, 0.02]))
-    last, this = levels(START)[0], levels(START @ se3.inverse(motion))[0]
+    last, this = levels(START).fine, levels(START @ se3.inverse(motion)).fine
     T = se3.exp(np.array([0.01, 0, 0, 0, 0.02, 0]))
     cost = align_image(T.copy(), T, FREE, last.grey, last.xyz, this.grey, last.pinhole, 0)
     fx, fy, cx, cy = last.pinhole

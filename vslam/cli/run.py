@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--load-map", type=Path, metavar="FILE", help="go on in a saved map")
     parser.add_argument("--localize", action="store_true", help="track in the loaded map, add nothing to it")
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--deterministic", action="store_true", help="the same result to the last bit, run after run, loops included")
+    how.add_argument("--deterministic", action="store_true", help="the same result to the last bit, loops included")
     how.add_argument("--realtime", action="store_true", help="frames come at their recorded rate, late ones dropped")
     loud = parser.add_mutually_exclusive_group()
     loud.add_argument("--quiet", action="store_true", help="no progress bar, warnings only")

@@ -12,7 +12,7 @@ from vslam.config import Config
 from vslam.geometry import se3
 from vslam.tracking.motion import ConstantVelocity
 from vslam.tracking.relocalise import locate
-from vslam.tracking.small_image import Level, SmallImages, align_images
+from vslam.tracking.small_image import Small, SmallImages
 from vslam.tracking.view import UNKNOWN, Followed, Viewer
 from vslam.types import Camera, Frame, LocalMap, Reason
 
@@ -20,14 +20,14 @@ from vslam.types import Camera, Frame, LocalMap, Reason
 @dataclass(frozen=True)
 class Posed:
     """The last tracked frame. `xyz` (N, 3) are its features' points in its own camera frame, `has_xyz` (N,) bool,
-    `small` the small images of it."""
+    `small` itself as a small image."""
 
     frame: Frame
     reference: int
     T_frame_reference: np.ndarray
     xyz: np.ndarray
     has_xyz: np.ndarray
-    small: list[Level]
+    small: Small
 
     def T_cw(self, local_map: LocalMap) -> np.ndarray:
         """Its pose (4, 4) as the map is now."""
@@ -61,7 +61,7 @@ class Follower:
     def __init__(self, camera: Camera, extractor: Any, viewer: Viewer, config: Config):
         self._camera, self._extractor, self._viewer, self._settings = camera, extractor, viewer, config.tracking
         self._small_images = SmallImages(camera, config.depth.max_m)
-        self._small: list[Level] = []
+        self._small: Small | None = None
         self._last: Posed | None = None
         self.motion = ConstantVelocity()
 
@@ -80,7 +80,7 @@ class Follower:
     def predict(self, frame: Frame, last: Posed) -> Prediction:
         """The motion from the last frame to this one, before any feature is matched."""
         seconds = frame.timestamp - last.frame.timestamp
-        T_frame_last, is_sure = align_images(self.motion.predict(seconds), last.small, self._small)
+        T_frame_last, is_sure = self._small_images.align(self.motion.predict(seconds), last.small, self._small)
         return Prediction(T_frame_last, self.motion.turned(T_frame_last, seconds), is_sure)
 
     def weight(self, frame: Frame, expected: np.ndarray | None) -> np.ndarray:

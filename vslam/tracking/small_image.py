@@ -42,6 +42,14 @@ class Level(NamedTuple):
     pinhole: np.ndarray
 
 
+class Small(NamedTuple):
+    """A frame made small: the `fine` level, and of what the coarse one is made when it is needed."""
+
+    fine: Level
+    image: np.ndarray
+    depth: np.ndarray | None
+
+
 @dataclass(frozen=True)
 class Grid:
     """Where the pixels of a small image lie: `rays` (h, w, 3) float32 with z = 1, rounded full-size pixels `row` and
@@ -55,22 +63,42 @@ class Grid:
 
 
 class SmallImages:
-    """Makes the small images of one camera's frames."""
+    """Makes the small images of one camera's frames, and lays one on the other."""
 
     def __init__(self, camera: Camera, max_m: float):
         self._max_m = max_m
-        self._grids = [_grid(camera, columns) for columns in COLUMNS]
+        self._fine, self._coarse = (_grid(camera, columns) for columns in COLUMNS)
 
-    def make(self, image: np.ndarray, depth: np.ndarray | None) -> list[Level]:
-        """The levels, fine and coarse, of a grey image (H, W) uint8 and its depth (H, W) in metres."""
-        levels = []
-        for grid, window in zip(self._grids, WINDOW, strict=True):
-            image = cv2.resize(image, grid.row.shape[::-1], interpolation=cv2.INTER_AREA)
-            seen = image
-            if grid.maps is not None:
-                seen = cv2.remap(image, *grid.maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-            levels.append(Level(equalise(seen, window), self._points(grid, depth), grid.pinhole))
-        return levels
+    def make(self, image: np.ndarray, depth: np.ndarray | None) -> Small:
+        """A frame of a grey image (H, W) uint8 and its depth (H, W) in metres, made small."""
+        image = cv2.resize(image, self._fine.row.shape[::-1], interpolation=cv2.INTER_AREA)
+        return Small(self._level(self._fine, image, depth, WINDOW[0]), image, depth)
+
+    def align(self, expected: np.ndarray, last: Small, this: Small) -> tuple[np.ndarray, bool]:
+        """The last camera's pose (4, 4) in this one's frame, near `expected` (4, 4); whether the images agree too.
+
+        It is `expected` itself where nothing near fits better, as in the dark. Where the finer images do not agree, the
+        coarser ones are turned from several sides first.
+        """
+        fine = last.fine, this.fine
+        before = _align(expected, *fine, FREE, 0)[0]
+        after, T = _align(expected, *fine, FREE, ITERATIONS)
+        if not after < ALIKE:
+            coarse = self._make_coarse(last), self._make_coarse(this)
+            turned = [_turned(turn) @ expected for turn in TURNS]
+            start = min((_align(turn, *coarse, TURN_ONLY, ITERATIONS) for turn in turned), key=lambda found: found[0])
+            after, T = min((after, T), _align(start[1], *fine, FREE, ITERATIONS), key=lambda found: found[0])
+        is_picture = np.abs(last.fine.grey).mean() > PICTURE
+        return (T, is_picture and after < ALIKE) if after < before else (expected, is_picture and before < ALIKE)
+
+    def _make_coarse(self, small: Small) -> Level:
+        image = cv2.resize(small.image, self._coarse.row.shape[::-1], interpolation=cv2.INTER_AREA)
+        return self._level(self._coarse, image, small.depth, WINDOW[1])
+
+    def _level(self, grid: Grid, image: np.ndarray, depth: np.ndarray | None, window: int) -> Level:
+        if grid.maps is not None:
+            image = cv2.remap(image, *grid.maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return Level(equalise(image, window), self._points(grid, depth), grid.pinhole)
 
     def _points(self, grid: Grid, depth: np.ndarray | None) -> np.ndarray:
         if depth is None:
@@ -86,23 +114,6 @@ def equalise(grey: np.ndarray, window: int) -> np.ndarray:
     mean = cv2.blur(grey, (window, window))
     variance = cv2.blur(grey * grey, (window, window)) - mean * mean
     return (grey - mean) / np.sqrt(np.maximum(variance, 0) + FLAT * FLAT)
-
-
-def align_images(expected: np.ndarray, last: list[Level], this: list[Level]) -> tuple[np.ndarray, bool]:
-    """The last camera's pose (4, 4) in this one's frame, near `expected` (4, 4), and whether the images agree in it.
-
-    It is `expected` itself where nothing near fits better, as in the dark. Where the finer images do not agree, the
-    coarser ones are turned from several sides first.
-    """
-    fine, coarse = zip(last, this, strict=True)
-    before = _align(expected, *fine, FREE, 0)[0]
-    after, T = _align(expected, *fine, FREE, ITERATIONS)
-    if not after < ALIKE:
-        turned = [_turned(turn) @ expected for turn in TURNS]
-        start = min((_align(turn, *coarse, TURN_ONLY, ITERATIONS) for turn in turned), key=lambda found: found[0])[1]
-        after, T = min((after, T), _align(start, *fine, FREE, ITERATIONS), key=lambda found: found[0])
-    is_picture = np.abs(fine[0].grey).mean() > PICTURE
-    return (T, is_picture and after < ALIKE) if after < before else (expected, is_picture and before < ALIKE)
 
 
 def _align(start: np.ndarray, last: Level, this: Level, weight: np.ndarray, rounds: int) -> tuple[float, np.ndarray]:
@@ -137,7 +148,7 @@ def align_image(T, expected, weight, grey, xyz, other, pinhole, iterations):
         size = 0.0
         for k in range(6):
             size += step[k] * step[k]
-        if size < 1e-7:  # a third of a millimetre
+        if size < 1e-6:  # a millimetre
             break
     return cost
 

@@ -180,7 +180,7 @@ class Tracker:
         return None
 
     def _from_depth(self, frame: Frame, local_map: LocalMap) -> MapView | None:
-        """Where neither texture nor light is left: go on as the small images say, and let the scene's shape correct it."""
+        """Where neither texture nor light is left: go on as the small images say, corrected by the scene's shape."""
         last, settings = self._follower.last_in(local_map), self._config.tracking
         if last is None:
             return None
