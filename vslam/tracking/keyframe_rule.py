@@ -20,17 +20,18 @@ class KeyframeRule:
     def __init__(self, config: TrackingConfig):
         self._config = config
         self._frames = 0  # since the last keyframe
-        self._peak = (-1, 0)  # the newest keyframe, and the most inliers since it came
+        self._map: LocalMap | None = None
+        self._peak = 0  # the most inliers in that map
         self._asked = (-1, 0)  # the newest keyframe when the last one was asked for, and the inliers then
 
     @property
     def peak(self) -> int:
-        """The most points of the map that a frame has seen since the newest keyframe came."""
-        return self._peak[1]
+        """The most points of the present local map that a frame has seen."""
+        return self._peak
 
     def begin(self, frame: Frame) -> None:
         """The first keyframe."""
-        self._peak = (0, round(FOUND_AGAIN * np.count_nonzero(frame.disparity)))
+        self._peak = round(FOUND_AGAIN * np.count_nonzero(frame.disparity))
 
     def pass_over(self) -> None:
         """A frame without a pose."""
@@ -39,8 +40,9 @@ class KeyframeRule:
     def asks(self, frame: Frame, local_map: LocalMap, view: MapView, T_frame_reference: np.ndarray) -> bool:
         """Whether this frame shall be a keyframe."""
         self._frames += 1
-        before = self._peak[1] if self._peak[0] == local_map.reference else 0
-        self._peak = (local_map.reference, max(before, view.inliers))
+        if local_map is not self._map:  # one whose points are not merged yet has more of them
+            self._map, self._peak = local_map, 0
+        self._peak = max(self._peak, view.inliers)
         if not self._is_due(frame, local_map, view, T_frame_reference):
             return False
         self._asked, self._frames = (local_map.reference, view.inliers), 0
@@ -58,7 +60,7 @@ class KeyframeRule:
             moved = np.linalg.norm(motion[:3]) > settings.keyframe_move_m
             turned = np.linalg.norm(motion[3:]) > math.radians(settings.keyframe_turn_deg)
             return bool(moved or turned)
-        few_left = view.inliers < settings.keyframe_ratio * self._peak[1]
+        few_left = view.inliers < settings.keyframe_ratio * self._peak
         near = frame.disparity > 0
         held = np.count_nonzero(near & (view.point >= 0))
         much_new = held < settings.keyframe_min_held and np.count_nonzero(near) - held > settings.keyframe_min_new
