@@ -1,16 +1,13 @@
 """The loop: what is interrupted goes on as if it had not been; a full disk costs nothing; processes agree."""
 
 import dataclasses
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tests.train.two_processes import run_two
 from vslam.errors import VslamError
 from vslam.train.data.pack import open_packs
 from vslam.train.data.pairs import PairConfig, PairSampler
@@ -19,7 +16,6 @@ from vslam.train.loop import CHECKPOINT, Trainer, read_checkpoint, write_whole
 from vslam.train.run import make_sampler, train
 from vslam.train.settings import LossWeights, TrainConfig, load_train_config
 
-ROOT = Path(__file__).resolve().parents[2]
 PAIRS = PairConfig(width=128, height=96, points=60, max_gap=8)
 
 
@@ -174,18 +170,7 @@ torch.save(torch.cat([p.detach().flatten() for p in t.model.parameters()]), out 
 
 @pytest.mark.parametrize("losses", ["all", "detector"])
 def test_two_processes_end_with_the_same_weights(packs, tmp_path, losses):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    started = []
-    for rank in (0, 1):
-        own = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        environment = {**os.environ, **own, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-c", WORKER, str(packs), str(tmp_path), losses]
-        started.append(subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True))
-    for process in started:
-        _, errors = process.communicate(timeout=200)
-        assert process.returncode == 0, errors
+    run_two(WORKER, packs, tmp_path, losses, timeout_s=200)
     assert torch.equal(torch.load(tmp_path / "weights0.pt"), torch.load(tmp_path / "weights1.pt"))
     assert read_checkpoint(tmp_path / CHECKPOINT)["step"] == 3
 

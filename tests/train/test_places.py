@@ -1,9 +1,5 @@
 """Training of place networks: overlap of views, relations and classes, losses, layers, resumed runs, exported files."""
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -22,6 +18,7 @@ from torch.nn import functional as F
 
 from tests.train.conftest import K, drawn_picture, plane_sequence
 from tests.train.test_export import parse
+from tests.train.two_processes import run_two
 from vslam.cli import train as cli_train
 from vslam.errors import VslamError
 from vslam.features.learned import as_input
@@ -52,7 +49,6 @@ from vslam.train.places.season import change_season
 from vslam.train.places.settings import PlaceTrainConfig, ViewConfig, load_place_config
 from vslam.train.places.training import train_places
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = ViewConfig(width=64, height=48, worlds=2)
 
 
@@ -611,18 +607,7 @@ torch.save(torch.cat([p.detach().flatten() for p in t.model.parameters()]), out 
 
 @pytest.mark.parametrize("name", ["gem", "cosplace"])
 def test_two_processes_end_with_the_same_weights(place_packs, tmp_path, name):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    started = []
-    for rank in (0, 1):
-        own = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        environment = {**os.environ, **own, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-c", WORKER, str(place_packs), str(tmp_path), name]
-        started.append(subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True))
-    for process in started:
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
+    run_two(WORKER, place_packs, tmp_path, name, timeout_s=300)
     assert torch.equal(torch.load(tmp_path / "weights0.pt"), torch.load(tmp_path / "weights1.pt"))
     assert load_place_network(tmp_path, name)[1] == 3
 

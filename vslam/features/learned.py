@@ -35,9 +35,7 @@ class Config:
     border: int = 4  # pixels without keypoints, where the network saw padding
     candidates: float = 1.2  # so many times the wanted keypoints, the best ones, are spread over the image
     use_reliability: bool = True  # rank by the chance of finding the mate too
-    sigma: float = (
-        0.0  # of a keypoint on average, pixels of the network's input; 0: as measured for the shipped network
-    )
+    sigma: float = 0.0  # of a keypoint on average, pixels of the network's input; 0: as measured for the shipped one
 
 
 class Learned:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from vslam.geometry.alignment import umeyama
+
 SAMPLE = 3
 """Pairs that fix a similarity."""
 
@@ -13,20 +15,12 @@ SAMPLE = 3
 def fit_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """The least-squares similarities `S` (..., 4, 4) with `target ~ S source` of point sets (..., N, 3), many at once.
 
-    Umeyama, "Least-squares estimation of transformation parameters between two point patterns", PAMI 1991, eq. 34-42.
-    Where all points of a source are one, `S` holds nan or infinity.
+    See `alignment.umeyama`; where all points of a source are one, `S` holds nan.
     """
-    source_mean, target_mean = source.mean(axis=-2, keepdims=True), target.mean(axis=-2, keepdims=True)
-    a, b = source - source_mean, target - target_mean
-    U, singular, Vt = np.linalg.svd(np.swapaxes(b, -1, -2) @ a)
-    signs = np.ones_like(singular)
-    signs[..., 2] = np.where(np.linalg.det(U) * np.linalg.det(Vt) < 0, -1.0, 1.0)  # the best rotation, no mirror
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scale = (singular * signs).sum(axis=-1) / (a**2).sum(axis=(-1, -2))
-        S = np.zeros((*source.shape[:-2], 4, 4))
-        S[..., :3, :3] = scale[..., None, None] * ((U * signs[..., None, :]) @ Vt)
-        S[..., :3, 3] = target_mean[..., 0, :] - np.einsum("...ij,...j->...i", S[..., :3, :3], source_mean[..., 0, :])
-    S[..., 3, 3] = 1.0
+    scale, R, t = umeyama(source, target, with_scale=True)
+    S = np.zeros((*source.shape[:-2], 4, 4))
+    S[..., :3, :3] = np.asarray(scale)[..., None, None] * R
+    S[..., :3, 3], S[..., 3, 3] = t, 1.0
     return S
 
 

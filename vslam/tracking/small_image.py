@@ -81,13 +81,12 @@ class SmallImages:
         coarser ones are turned from several sides first.
         """
         fine = last.fine, this.fine
-        before = _align(expected, *fine, FREE, 0)[0]
-        after, T = _align(expected, *fine, FREE, ITERATIONS)
+        before, after, T = _align(expected, *fine, FREE)
         if not after < ALIKE:
             coarse = self._make_coarse(last), self._make_coarse(this)
             turned = [_turned(turn) @ expected for turn in TURNS]
-            start = min((_align(turn, *coarse, TURN_ONLY, ITERATIONS) for turn in turned), key=lambda found: found[0])
-            after, T = min((after, T), _align(start[1], *fine, FREE, ITERATIONS), key=lambda found: found[0])
+            start = min((_align(turn, *coarse, TURN_ONLY)[1:] for turn in turned), key=lambda found: found[0])[1]
+            after, T = min((after, T), _align(start, *fine, FREE)[1:], key=lambda found: found[0])
         is_picture = np.abs(last.fine.grey).mean() > PICTURE
         return (T, is_picture and after < ALIKE) if after < before else (expected, is_picture and before < ALIKE)
 
@@ -116,10 +115,11 @@ def equalise(grey: np.ndarray, window: int) -> np.ndarray:
     return (grey - mean) / np.sqrt(np.maximum(variance, 0) + FLAT * FLAT)
 
 
-def _align(start: np.ndarray, last: Level, this: Level, weight: np.ndarray, rounds: int) -> tuple[float, np.ndarray]:
-    """The residual left, and the pose, from `start` on."""
+def _align(start: np.ndarray, last: Level, this: Level, weight: np.ndarray) -> tuple[float, float, np.ndarray]:
+    """The residual at `start`, that left in the end, and the pose there."""
     T = start.copy()
-    return align_image(T, start, weight, last.grey, last.xyz, this.grey, last.pinhole, rounds), T
+    before, after = align_image(T, start, weight, last.grey, last.xyz, this.grey, last.pinhole, ITERATIONS)
+    return before, after, T
 
 
 def _turned(angle: float) -> np.ndarray:
@@ -130,14 +130,16 @@ def _turned(angle: float) -> np.ndarray:
 def align_image(T, expected, weight, grey, xyz, other, pinhole, iterations):
     """Move `T` (4, 4) in place until `grey` (h, w), seen at the points `xyz` (h, w, 3), lies on `other` (h, w).
 
-    `expected` (4, 4) counts with `weight` (6,). Returns the mean of the residuals' absolute values at the end, those
-    above 3 RESIDUAL counted as that; infinity where too few pixels are seen in both.
+    `expected` (4, 4) counts with `weight` (6,). Returns the mean of the residuals' absolute values at the start and at
+    the end, those above 3 RESIDUAL counted as that; infinity where too few pixels are seen in both.
     """
     H, g, step, update = np.empty((6, 6)), np.empty(6), np.empty(6), np.empty((3, 4))
-    cost = np.inf
+    before, cost = np.inf, np.inf
     for iteration in range(iterations + 1):
         H[:], g[:] = 0.0, 0.0
         cost = add_image(T, grey, xyz, other, pinhole, H, g)
+        if iteration == 0:
+            before = cost
         if iteration == iterations or cost == np.inf:
             break
         add_expected(T, expected, weight, 0.0, H, g)
@@ -150,7 +152,7 @@ def align_image(T, expected, weight, grey, xyz, other, pinhole, iterations):
             size += step[k] * step[k]
         if size < 1e-6:  # a millimetre
             break
-    return cost
+    return before, cost
 
 
 @inner(fastmath=FAST)
