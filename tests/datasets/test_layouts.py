@@ -79,7 +79,7 @@ def seven(tmp_path):
         pose = np.eye(4)
         pose[0, 3] = k
         stem.with_suffix(".pose.txt").write_text("\n".join("\t ".join(f"{v: .7e}" for v in row) for row in pose) + "\n")
-    (folder / "camera.yaml").write_text(CAMERA.replace("5000", "1000"))
+    (folder / "camera.yaml").write_text(CAMERA.replace("5000", "1000, depth_camera: none"))
     return folder
 
 

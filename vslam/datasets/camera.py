@@ -53,10 +53,11 @@ def read_camera(path: str | Path, readout: float = 0.0) -> Camera:
         VslamError: no such file, not YAML, a key unknown or missing, a value that no camera has.
     """
     path = Path(path)
-    values = _read_yaml(path)
+    values = read_yaml(path)
     if values.pop("model", "pinhole") != "pinhole":
         raise VslamError(f"{path}: model must be pinhole (distortion: [k1, k2, p1, p2, k3] is part of it)")
     values.pop("depth_max", None)  # written by simulators: their depth images hold nothing beyond it
+    values.pop("depth_camera", None)  # see registration.py
     missing = [key for key in REQUIRED if key not in values]
     unknown = [key for key in values if key not in Camera.__dataclass_fields__]
     if missing and not unknown:
@@ -68,7 +69,12 @@ def read_camera(path: str | Path, readout: float = 0.0) -> Camera:
     return camera
 
 
-def _read_yaml(path: Path) -> dict:
+def read_yaml(path: Path) -> dict:
+    """The keys and values of a camera file.
+
+    Raises:
+        VslamError: no such file, or not of that form.
+    """
     import yaml
 
     try:
@@ -120,6 +126,13 @@ def write_camera(path: str | Path, camera: Camera) -> None:
     unfinished.replace(path)
 
 
+def camera_file_of(folder: Path, camera_file: str | Path | None = None) -> Path | None:
+    """The camera file given, else `camera.yaml` in the folder if there is one."""
+    if camera_file is not None:
+        return Path(camera_file)
+    return folder / "camera.yaml" if (folder / "camera.yaml").exists() else None
+
+
 def find_camera(folder: Path, camera_file: str | Path | None = None, default: Camera | None = None) -> Camera:
     """The camera of a sequence: the file given, else `camera.yaml` in the folder, else what the folder's name says
     (`freiburg1` or `fr1` as a whole word, and so on), else `default`. The latter two also tell the readout of the
@@ -131,10 +144,9 @@ def find_camera(folder: Path, camera_file: str | Path | None = None, default: Ca
     name = _TUM_NAME.search(folder.resolve().name)
     usual = replace(TUM_CAMERAS[name[1]]) if name else default
     readout = 0.0 if usual is None else usual.readout
-    if camera_file is not None:
-        return read_camera(camera_file, readout)
-    if (folder / "camera.yaml").exists():
-        return read_camera(folder / "camera.yaml", readout)
+    file = camera_file_of(folder, camera_file)
+    if file is not None:
+        return read_camera(file, readout)
     if usual is not None:
         return usual
     raise VslamError(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vslam.datasets.registration import DepthCamera, register
 from vslam.errors import FrameError, VslamError
 from vslam.types import Camera, RawFrame, Trajectory
 
@@ -24,7 +25,8 @@ class RgbdSequence:
 
     `timestamps` (N,) float64 s; `images` and `depths` their files; `delays` (N,) s, how much later than the image the
     depth was taken (None: not at all); `truth` poses in the dataset's own world; `no_depth` a raw value that, besides
-    0, means that there is no depth.
+    0, means that there is no depth; `sensor` the camera that saw the depth, where that is not registered to the images
+    yet (it is when a frame is loaded).
     """
 
     name: str
@@ -35,6 +37,7 @@ class RgbdSequence:
     delays: np.ndarray | None = None
     truth: Trajectory | None = None
     no_depth: int | None = None
+    sensor: DepthCamera | None = None
 
     def __len__(self) -> int:
         return len(self.timestamps)
@@ -48,7 +51,9 @@ class RgbdSequence:
         image = read_image(self.images[index])
         _check_size(self.images[index], image, self.camera)
         depth = read_depth(self.depths[index], self.camera.depth_scale, self.no_depth)
-        _check_size(self.depths[index], depth, self.camera)
+        _check_size(self.depths[index], depth, self.sensor or self.camera)
+        if self.sensor is not None:
+            depth = register(depth, self.sensor, self.camera)
         delay = 0.0 if self.delays is None else float(self.delays[index])
         return RawFrame(float(self.timestamps[index]), image, depth, depth_delay=delay)
 
@@ -144,10 +149,10 @@ def _is_cut_short(data: bytes) -> bool:
     return data.startswith(b"\xff\xd8") and b"\xff\xd9" not in tail
 
 
-def _check_size(path: Path, image: np.ndarray, camera: Camera) -> None:
+def _check_size(path: Path, image: np.ndarray, camera: Camera | DepthCamera) -> None:
     height, width = image.shape[:2]
     if (width, height) != (camera.width, camera.height):
         raise FrameError(
-            f"{path}: image is {width}x{height}, the camera {camera.width}x{camera.height}; "
-            "depth must be registered to colour, and both have the size that camera.yaml states"
+            f"{path}: image is {width}x{height}, its camera {camera.width}x{camera.height}; both images must have the "
+            "size that camera.yaml states (depth that is not registered to colour: see depth_camera there)"
         )

@@ -8,6 +8,7 @@ import numpy as np
 
 from vslam.datasets.camera import find_camera
 from vslam.datasets.lists import Pairs, pair_associations, pair_lists
+from vslam.datasets.registration import DepthCamera, find_depth_camera
 from vslam.datasets.rgbd import RgbdSequence
 from vslam.errors import VslamError
 from vslam.types import Camera, Trajectory
@@ -36,8 +37,10 @@ def open_listed(
     camera_file: str | Path | None = None,
     default_camera: Camera | None = None,
     no_depth: int | None = None,
+    default_sensor: DepthCamera | None = None,
 ) -> RgbdSequence:
-    """A folder with TUM's lists, whatever sensor it comes from; `no_depth`: see `RgbdSequence`.
+    """A folder with TUM's lists, whatever sensor it comes from; `no_depth`: see `RgbdSequence`; the defaults hold where
+    neither a camera file nor the folder's name says otherwise.
 
     Raises:
         VslamError: what is missing or wrong, in one line.
@@ -45,7 +48,8 @@ def open_listed(
     pairs = read_pairs(folder)
     truth = read_truth(folder / "groundtruth.txt")
     camera = find_camera(folder, camera_file, default_camera)
-    return RgbdSequence(folder.resolve().name, camera, *pairs, truth=truth, no_depth=no_depth).check()
+    sensor = find_depth_camera(folder, camera_file, default_sensor)
+    return RgbdSequence(folder.resolve().name, camera, *pairs, truth=truth, no_depth=no_depth, sensor=sensor).check()
 
 
 def read_pairs(folder: Path) -> Pairs:
