@@ -9,10 +9,12 @@ import torch
 
 from tests.train.two_processes import run_two
 from vslam.errors import VslamError
+from vslam.train import losses
 from vslam.train.data.pack import open_packs
 from vslam.train.data.pairs import PairConfig, PairSampler
 from vslam.train.evaluate import fixed_pairs, score_network
 from vslam.train.loop import CHECKPOINT, Trainer, read_checkpoint, write_whole
+from vslam.train.networks.light import TINY
 from vslam.train.run import make_sampler, train
 from vslam.train.settings import LossWeights, TrainConfig, load_train_config
 
@@ -61,8 +63,8 @@ def test_interruption_saves_the_step_reached(config, tmp_path):
 
 def test_losses_fall(config, tmp_path):
     trainer = make_trainer(dataclasses.replace(config, steps=60, batch=2), tmp_path)
-    losses = [trainer.one_step()["loss"] for _ in range(40)]
-    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+    totals = [trainer.one_step()["loss"] for _ in range(40)]
+    assert np.mean(totals[-5:]) < 0.9 * np.mean(totals[:5])
 
 
 def test_full_disk_keeps_the_last_checkpoint(tmp_path):
@@ -204,6 +206,31 @@ def test_total_is_the_weighted_sum_of_its_parts(config, tmp_path):
     expected = sum(getattr(weights, name) * parts[name] for name in names)
     expected += weights.detector * (parts["detector"] + parts["detector_warped"]) / 2
     assert parts["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_detector_learns_on_what_the_network_sees_in_use(config, tmp_path):
+    trainer = make_trainer(config, tmp_path)
+    batch = {key: torch.from_numpy(value) for key, value in trainer.draw(0).items()}
+    trainer.model.eval()  # batch norm would tell one batch from another
+    with torch.no_grad():
+        parts = trainer.model(batch)
+        semi = trainer.model.network(batch["images"].flatten(0, 1)[:, None].float() / 255)["semi"]
+    for view, name in zip(range(2), ("detector", "detector_warped"), strict=True):
+        expected = losses.cell_cross_entropy(semi[view : view + 1], batch["targets"][view], batch["masks"][view])
+        assert float(parts[name]) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_mixed_precision_rounds_neither_places_nor_matches(config, tmp_path):
+    trainer = make_trainer(config, tmp_path)
+    batch = {key: torch.from_numpy(value) for key, value in trainer.draw(0).items()}
+    trainer.model.eval()
+    shared = torch.rand(2, TINY.head, 12, 16, generator=torch.Generator().manual_seed(0))
+    trainer.model.network.share = lambda eighth: shared
+    with torch.no_grad():
+        exact = trainer.model(batch)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            mixed = trainer.model(batch)
+    assert all(mixed[name] == exact[name] for name in ("descriptor", "bits_float", "bits", "balance"))
 
 
 def test_heads_without_weight_are_left_out(config, tmp_path):

@@ -64,9 +64,13 @@ class JointModel(nn.Module):
         quarter, eighth = network.trunk(normal)
         parts: dict[str, Tensor] = {}
         if any(getattr(weights, name) for name in DETECTOR_PARTS):
-            parts |= self._detector(network.detect(normal, quarter, eighth).float(), batch)
+            with _full_precision(normal):
+                response = network.corners(normal)
+            parts |= self._detector(network.detect(response, quarter, eighth).float(), batch)
         if describes(weights):
-            parts |= self._descriptors(network.share(eighth), batch)
+            shared = network.share(eighth).float()
+            with _full_precision(normal):
+                parts |= self._descriptors(shared, batch)
         return parts
 
     def _detector(self, semi: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -80,7 +84,7 @@ class JointModel(nn.Module):
 
     def _descriptors(self, shared: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         network, points, valid = self.network, batch["points"], batch["valid"]
-        at_points = losses.sample_map(shared, points.flatten(0, 1)).float()
+        at_points = losses.sample_map(shared, points.flatten(0, 1))
         blocked = [losses.blocked_pairs(points[k], valid) for k in (0, 1)]
         scales = self.scales.exp().clamp(max=MAX_SCALE)
         unit = F.normalize(_pointwise(network.descriptor, at_points), dim=2).chunk(2)
@@ -120,6 +124,11 @@ class JointModel(nn.Module):
             pair = losses.dense_hinge(a, b, batch["cells"], batch["masks"])
             found |= dict(zip(("hinge_dense_right", "hinge_dense_wrong"), pair, strict=True))
         return found
+
+
+def _full_precision(like: Tensor) -> torch.autocast:
+    """What decides places, and which match is right, is not rounded by `mixed_precision`."""
+    return torch.autocast(like.device.type, enabled=False)
 
 
 def describes(weights: LossWeights) -> bool:
