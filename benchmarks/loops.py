@@ -49,7 +49,7 @@ def main() -> None:
 def measure(folder: Path, options: argparse.Namespace) -> dict:
     """One recording with and without loops."""
     name = [f"extractor.name={options.extractor}", *options.set]
-    dataset = open_dataset("tum", folder)
+    dataset = open_dataset(options.dataset, folder)
     with_loops = _run(dataset, load_config(None, name), options.max_frames)
     without = _run(dataset, load_config(None, [*name, "loop.close=false"]), options.max_frames)
     figures, plain = compute_metrics(with_loops), compute_metrics(without)
@@ -60,6 +60,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict:
         "coverage": figures["coverage"],
         "ate_cm": _cm(figures["ate_rmse_m"]),
         "ate_no_loop_cm": _cm(plain["ate_rmse_m"]),
+        "loops": figures["loops"],
         "accepted": len(closed),
         "wrong": [describe_pair(each, dataset) for each in closed if not is_right(each, dataset, folder)],
         "revisits": _revisits(folder, with_loops),
@@ -195,7 +196,8 @@ def describe(row: dict) -> str:
              for r in row["relocalisations"]]  # fmt: skip
     return (
         f"{row['name']:28s} {row['frames']:5d} frames, {100 * row['coverage']:.0f} %, ATE {ate:7.2f} cm, without loops "
-        f"{plain:7.2f}, ratio {ate / plain:.2f}, closed {row['accepted']} (wrong {len(row['wrong'])}), "
+        f"{plain:7.2f}, ratio {ate / plain:.2f}, {row['loops']} loops, {row['accepted']} keyframes (wrong "
+        f"{len(row['wrong'])}), "
         f"{row['loop_cpu_ms_a_keyframe']:.1f} ms a keyframe, revisits [{', '.join(found)}], found again {moved}"
     )
 
@@ -203,6 +205,7 @@ def describe(row: dict) -> str:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--dataset", default="tum", help="layout of the folders")
     parser.add_argument("--extractor", default="orb")
     parser.add_argument("--max-frames", type=int)
     parser.add_argument("--set", action="extend", nargs="+", default=[])

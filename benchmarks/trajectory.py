@@ -1,7 +1,8 @@
 """Accuracy and speed of whole runs: `python -m benchmarks.trajectory FOLDER ... [--peer PEER.PY] [--json FILE]`.
 
-Each FOLDER (TUM layout) is run several times by `python -m vslam run` in fresh processes; with `--peer` another system
-is run in turn with ours by `PEER.PY FOLDER --out DIR`; it must write `DIR/metrics.json` with the keys named in PEER.
+Each FOLDER (with TUM's lists) is run several times by `python -m vslam run` in fresh processes; with `--peer` another
+system is run in turn with ours by `PEER.PY FOLDER --out DIR`; it must write `DIR/metrics.json` with the keys named in
+PEER.
 
 The table: coverage; ATE after the run and as the poses came out, median and range; median CPU of tracking, and its
 ratio to `cv2.ORB_create(1000)` on frames of the same folder, measured right before and after each run; CPU of all
@@ -49,9 +50,9 @@ def yardstick_ms(folder: Path) -> list[float]:
     return times
 
 
-def decoding_ms(folder: Path) -> float:
-    """CPU of decoding a frame's images, one thread; ms."""
-    dataset, times = open_dataset("tum", folder), []
+def decoding_ms(layout: str, folder: Path) -> float:
+    """CPU of decoding a frame's images (and registering its depth, where need be), one thread; ms."""
+    dataset, times = open_dataset(layout, folder), []
     for i in np.linspace(0, len(dataset) - 1, YARDSTICK_IMAGES).astype(int):
         began = time.thread_time()
         dataset.load(int(i))
@@ -59,11 +60,11 @@ def decoding_ms(folder: Path) -> float:
     return float(np.median(times))
 
 
-def run_ours(folder: Path, output: Path, options: list[str]) -> dict[str, float | None]:
+def run_ours(layout: str, folder: Path, output: Path, options: list[str]) -> dict[str, float | None]:
     """One run in a fresh process, with the yardstick around it."""
     before = yardstick_ms(folder)
-    command = [sys.executable, "-m", "vslam", "run", "--dataset", "tum", "--path", str(folder), "--output", str(output)]
-    call([*command, "--quiet", *options])
+    command = [sys.executable, "-m", "vslam", "run", "--dataset", layout, "--path", str(folder)]
+    call([*command, "--output", str(output), "--quiet", *options])
     yardstick = float(np.median(before + yardstick_ms(folder)))
     figures = json.loads((output / "metrics.json").read_text())
     return {
@@ -72,7 +73,7 @@ def run_ours(folder: Path, output: Path, options: list[str]) -> dict[str, float 
         "ate_live_m": figures["ate_live_rmse_m"],
         "tracking_cpu_ms": figures["tracking_cpu_ms_median"],
         "orb_ratio": figures["tracking_cpu_ms_median"] / yardstick,
-        "process_cpu_ms": 1e3 * figures["cpu_s"] / figures["frames"] - decoding_ms(folder),
+        "process_cpu_ms": 1e3 * figures["cpu_s"] / figures["frames"] - decoding_ms(layout, folder),
     }
 
 
@@ -100,12 +101,12 @@ def summarise(runs: list[dict[str, float | None]]) -> dict[str, dict[str, float]
     return summary
 
 
-def measure(folder: Path, repeats: int, peer: list[str] | None, options: list[str]) -> dict:
+def measure(layout: str, folder: Path, repeats: int, peer: list[str] | None, options: list[str]) -> dict:
     """All runs of one folder, ours and the peer's in turn."""
     ours, theirs = [], []
     with tempfile.TemporaryDirectory(prefix="vslam-benchmark-") as scratch:
         for k in range(repeats):
-            ours.append(run_ours(folder, Path(scratch) / f"ours-{k}", options))
+            ours.append(run_ours(layout, folder, Path(scratch) / f"ours-{k}", options))
             if peer:
                 theirs.append(run_peer(peer, folder, Path(scratch) / f"peer-{k}"))
     result = {"sequence": folder.resolve().name, "repeats": repeats, "runs": ours, "ours": summarise(ours)}
@@ -152,7 +153,8 @@ def quotient(result: dict, column: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folders", type=Path, nargs="+", help="recordings in TUM layout")
+    parser.add_argument("folders", type=Path, nargs="+", help="recordings with TUM's lists")
+    parser.add_argument("--dataset", default="tum", help="layout that ours reads them as (the peer: tum)")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each (5)")
     parser.add_argument("--peer", metavar="PEER.PY", help="script (or command) that runs another system")
     parser.add_argument("--options", default="", help="further options of `vslam run`, in one word")
@@ -167,7 +169,7 @@ def main() -> None:
             raise SystemExit(f"{folder}: no rgb.txt; a folder in TUM layout is needed")
     results = []
     for folder in arguments.folders:
-        results.append(measure(folder, arguments.repeats, peer, shlex.split(arguments.options)))
+        results.append(measure(arguments.dataset, folder, arguments.repeats, peer, shlex.split(arguments.options)))
         if arguments.json:  # after each sequence: a long benchmark may be stopped
             arguments.json.write_text(json.dumps(results, indent=2) + "\n")
     print_table(results)

@@ -9,6 +9,7 @@ from tests.places.turning import DRIFT, FRAMES, ROUND, errors, filmed, turn_roun
 from tests.world import CAMERA
 from vslam.config import load_config
 from vslam.places.loop_closer import revisited
+from vslam.places.returns import visits
 from vslam.system import System
 from vslam.types import NewKeyframe, State
 
@@ -121,3 +122,10 @@ def test_a_view_left_for_a_moment_counts_once_the_old_one_is_old():
 
 def test_few_shared_points_are_no_revisit():
     assert revisited(linked({1: 1.0}, 30.0, shared=5), 10.0) is None
+
+
+@pytest.mark.parametrize(
+    ("seen", "count"), [([], 0), ([5.0], 1), ([5, 6, 14, 24], 1), ([5, 15.1], 2), ([20, 21, 40, 41, 42, 80], 3)]
+)
+def test_a_visit_is_counted_once_however_many_keyframes_show_the_place(seen, count):
+    assert visits(seen, gap_s=10.0) == count

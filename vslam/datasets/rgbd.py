@@ -153,6 +153,6 @@ def _check_size(path: Path, image: np.ndarray, camera: Camera | DepthCamera) -> 
     height, width = image.shape[:2]
     if (width, height) != (camera.width, camera.height):
         raise FrameError(
-            f"{path}: image is {width}x{height}, its camera {camera.width}x{camera.height}; both images must have the "
+            f"{path}: image is {width}x{height}, the camera {camera.width}x{camera.height}; both images must have the "
             "size that camera.yaml states (depth that is not registered to colour: see depth_camera there)"
         )

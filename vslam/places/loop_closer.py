@@ -17,7 +17,7 @@ from vslam.mapping.local_mapper import Comparison, LocalMapper, Sighting
 from vslam.mapping.seen import seen_by
 from vslam.places.index import PlaceIndex
 from vslam.places.pose_graph import optimise, optimise_similarities
-from vslam.places.returns import Return, difference
+from vslam.places.returns import Return, difference, visits
 from vslam.places.sequence import Stretch
 from vslam.places.similarity import find_similarity
 from vslam.tracking.relocalise import Recognised, Recogniser
@@ -83,8 +83,8 @@ class LoopCloser:
 
     @property
     def loops(self) -> int:
-        """Old places come back to so far."""
-        return sum(each.accepted and each.reason != FOLLOWED and SCALE not in each.reason for each in self.audit)
+        """Visits of old places so far."""
+        return visits([each.t_query for each in self.audit if each.accepted], self._config.min_gap_s)
 
     def process(self, keyframe: NewKeyframe) -> None:
         """Look for the keyframe's place among those seen before, close the loop if proved, remember the place."""

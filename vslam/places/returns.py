@@ -3,6 +3,7 @@ it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,3 +60,11 @@ def difference(T_a: np.ndarray, T_b: np.ndarray) -> tuple[float, float]:
     shift = np.linalg.norm(se3.inverse(T_a)[:3, 3] - se3.inverse(T_b)[:3, 3])
     turn = np.arccos(np.clip((np.trace(T_a[:3, :3] @ T_b[:3, :3].T) - 1) / 2, -1.0, 1.0))
     return float(shift), float(np.degrees(turn))
+
+
+def visits(seen: Sequence[float], gap_s: float) -> int:
+    """How often old places were come back to, from the times (s, rising) of keyframes that showed one.
+
+    A visit ends when none has for more than `gap_s`.
+    """
+    return len(seen[:1]) + int(np.count_nonzero(np.diff(seen) > gap_s))
