@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from vslam.features import maps, nms
 
+BLOB = maps.Search(0.1, radius=4, border=2)
+
 
 def random_map(seed: int, shape: tuple[int, int] = (24, 30)) -> np.ndarray:
     """Few levels in one half of the cases, so that ties abound."""
@@ -78,7 +80,7 @@ def test_suppression_equals_naive(seed, radius):
 def test_refined_place_follows_a_blob(dx, dy):
     y, x = np.mgrid[:20, :20].astype(np.float32)
     blob = np.exp(-((x - 9 - dx) ** 2 + (y - 11 - dy) ** 2) / (2 * 0.7**2)).astype(np.float32)
-    xy, score, sigma = maps.find_keypoints(blob, 0.1, 4, 2, maps.Workspace())
+    xy, score, sigma = maps.find_keypoints(blob, BLOB, maps.Workspace())
     # a window of +-2.5 px cuts off at most exp(-(2.05 / 0.7)^2 / 2) = 1.4 % of the blob, 2 px away: 0.03 px
     np.testing.assert_allclose(xy, [[9 + dx, 11 + dy]], atol=0.03)
     np.testing.assert_allclose(sigma, maps.FLAT[0] + maps.FLAT[1] * 0.49, atol=maps.FLAT[1] * 0.06)
@@ -119,19 +121,44 @@ def test_places_move_half_way_to_a_corner_and_trust_it_where_both_agree():
     y, x = np.mgrid[:20, :20].astype(np.float32)
     corners = 9 - (x - 9.3) ** 2 - (y - 10.6) ** 2
     blob = np.exp(-((x - 9) ** 2 + (y - 11) ** 2) / 0.98).astype(np.float32)
-    near, _, sigma = maps.find_keypoints(blob, 0.1, 4, 2, maps.Workspace(), corners)
+    near, _, sigma = maps.find_keypoints(blob, BLOB, maps.Workspace(), corners)
     np.testing.assert_allclose(near, [[9.15, 10.8]], atol=0.02)
-    exact, _, less = maps.find_keypoints(blob, 0.1, 4, 2, maps.Workspace(), 9 - (x - 9) ** 2 - (y - 11) ** 2)
+    exact, _, less = maps.find_keypoints(blob, BLOB, maps.Workspace(), 9 - (x - 9) ** 2 - (y - 11) ** 2)
     np.testing.assert_allclose(exact, [[9, 11]], atol=0.03)
     assert less[0] < sigma[0]
 
 
 def test_keypoints_come_best_first_and_apart():
-    xy, score, _ = maps.find_keypoints(random_map(4, (60, 80)), 0.2, 3, 4, maps.Workspace())
+    xy, score, _ = maps.find_keypoints(random_map(4, (60, 80)), maps.Search(0.2), maps.Workspace())
     assert len(xy) > 20
     assert (np.diff(score) <= 0).all()
     apart = np.abs(np.round(xy)[:, None] - np.round(xy)[None]).max(axis=2) + 99 * np.eye(len(xy))
     assert apart.min() >= 1  # whole pixels are 4 apart; refinement moves each by less than 2
+
+
+@pytest.mark.parametrize("at_least", [0, 10, 60, 10_000])
+def test_weak_keypoints_fill_up_and_leave_the_strong_ones_as_they_are(at_least):
+    score = random_map(4, (60, 80))
+    weak, strong = (maps.find_keypoints(score, maps.Search(t), maps.Workspace()) for t in (0.7, 0.98))
+    assert 10 < len(strong[0]) < 60 < len(weak[0])
+    found = maps.find_keypoints(score, maps.Search(0.98, 0.7, at_least), maps.Workspace())
+    wanted = min(max(len(strong[0]), at_least), len(weak[0]))
+    for values, all_values in zip(found, weak, strict=True):
+        np.testing.assert_array_equal(values, all_values[:wanted])
+
+
+@pytest.mark.parametrize("weigh", [True, False])
+def test_outputs_of_a_padded_image_give_keypoints_of_the_image_alone(weigh):
+    rng = np.random.default_rng(3)
+    score, corners = rng.random((2, 1, 48, 64), np.float32)
+    outputs = {"score": score, "corners": corners, "reliability": rng.random((1, 6, 8), np.float32)}
+    search = maps.Search(0.5)
+    xy, value, sigma = maps.find_in_outputs(outputs, (41, 50), search, maps.Workspace(), weigh)
+    expected = maps.find_keypoints(score[0, :41, :50].copy(), search, maps.Workspace(), corners[0, :41, :50])
+    np.testing.assert_array_equal(xy, expected[0])
+    np.testing.assert_array_equal(sigma, expected[2])
+    chance = maps.weigh_by_reliability(np.ones(len(xy), np.float32), xy, outputs["reliability"][0], 8)
+    np.testing.assert_array_equal(value, expected[1] * (chance if weigh else np.float32(1)))
 
 
 @settings(max_examples=15)

@@ -31,6 +31,8 @@ class Config:
     weights: str = ""  # an ONNX file of your own; empty: the shipped network
     image_size: tuple[int, ...] = (320, 240)  # images are shrunk into this; (0, 0) leaves them as they are
     threshold: float = 0.005  # keypoint probability of a pixel
+    weak_threshold: float = 0.0015  # the same where fewer than `at_least` reach it, as on plain walls
+    at_least: int = 0
     nms_radius: int = 3  # pixels of the network's input
     border: int = 4  # pixels without keypoints, where the network saw padding
     candidates: float = 1.2  # so many times the wanted keypoints, the best ones, are spread over the image
@@ -53,6 +55,9 @@ class Learned:
         self._sigma = options.sigma
         self._session = self._open(options)
         self._work = maps.Workspace()
+        self._search = maps.Search(
+            options.threshold, options.weak_threshold, options.at_least, options.nms_radius, options.border
+        )
 
     def extract(self, image: np.ndarray) -> Features:
         """Features of a grey uint8 image (H, W); an image without texture simply has none."""
@@ -72,14 +77,7 @@ class Learned:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Places (N, 2) in the shrunk image, scores (N,) and shares of sigma (N,) of the keypoints that are kept."""
         options = self._options
-        scores = np.ascontiguousarray(outputs["score"][0, : shape[0], : shape[1]])
-        corners = outputs["corners"][0, : shape[0], : shape[1]] if "corners" in outputs else None
-        xy, score, sigma = maps.find_keypoints(
-            scores, options.threshold, options.nms_radius, options.border, self._work, corners
-        )
-        if options.use_reliability and "reliability" in outputs:
-            reliability = outputs["reliability"][0]
-            score = maps.weigh_by_reliability(score, xy, reliability, outputs["score"].shape[2] // reliability.shape[1])
+        xy, score, sigma = maps.find_in_outputs(outputs, shape, self._search, self._work, options.use_reliability)
         if len(score) > options.candidates * self._max_keypoints:
             best = np.argsort(-score, kind="stable")[: int(options.candidates * self._max_keypoints)]
             xy, score, sigma = xy[best], score[best], sigma[best]

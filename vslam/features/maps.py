@@ -7,6 +7,7 @@ values, and perhaps `reliability` (1, h, w) in [0, 1] and a corner response `cor
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -41,18 +42,45 @@ class Workspace(threading.local):
         self.values = np.empty(count, np.float32)
 
 
+@dataclass(frozen=True)
+class Search:
+    """Which peaks of a score map are keypoints."""
+
+    threshold: float = 0.005  # probability
+    weak_threshold: float = 0.0  # the same where fewer than `at_least` pass; 0: as `threshold`
+    at_least: int = 0
+    radius: int = 3  # pixels between two, along either axis
+    border: int = 4  # pixels without keypoints, where the network saw padding
+
+
+def find_in_outputs(
+    outputs: dict[str, np.ndarray], shape: tuple[int, ...], search: Search, work: Workspace, weigh: bool = True
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Keypoints of a network's outputs for an image (H, W) that was padded at its right and lower edge, as
+    `find_keypoints` gives them; `weigh`: scores times the chance of finding the mate, no longer in their order."""
+    scores = np.ascontiguousarray(outputs["score"][0, : shape[0], : shape[1]])
+    corners = outputs["corners"][0, : shape[0], : shape[1]] if "corners" in outputs else None
+    xy, score, sigma = find_keypoints(scores, search, work, corners)
+    if weigh and "reliability" in outputs:
+        reliability = outputs["reliability"][0]
+        score = weigh_by_reliability(score, xy, reliability, outputs["score"].shape[2] // reliability.shape[1])
+    return xy, score, sigma
+
+
 def find_keypoints(
-    score: np.ndarray, threshold: float, radius: int, border: int, work: Workspace, corners: np.ndarray | None = None
+    score: np.ndarray, search: Search, work: Workspace, corners: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Keypoints of a float32 map (H, W), best first: `xy` (N, 2), score (N,) and sigma (N,) in shares of the network's
     mean one, all float32. Peaks of a corner response `corners` (H, W), where there is one, are found again more exactly
     than those of the score: keypoints lie half way between both."""
     work.fit(score.shape)
-    margin = max(border, MARGIN)
-    count = nms.find_peaks(score, np.float32(threshold), margin, work.rows, work.columns, work.values)
+    margin, lowest = max(search.border, MARGIN), min(search.weak_threshold or search.threshold, search.threshold)
+    count = nms.find_peaks(score, np.float32(lowest), margin, work.rows, work.columns, work.values)
     order = np.argsort(-work.values[:count], kind="stable").astype(np.int32)
     work.taken[:] = 0
-    kept = work.kept[: nms.suppress(work.rows, work.columns, order, radius, work.taken, work.kept)]
+    kept = work.kept[: nms.suppress(work.rows, work.columns, order, search.radius, work.taken, work.kept)]
+    strong = int((work.values[kept] >= np.float32(search.threshold)).sum())
+    kept = kept[: max(strong, search.at_least)]
     xy, spreads = np.empty((len(kept), 2), np.float32), np.empty(len(kept), np.float32)
     nms.refine(score, work.rows[kept], work.columns[kept], xy, spreads)
     return xy, work.values[kept], _sigma(xy, spreads, corners)

@@ -55,7 +55,9 @@ def score_corners(
             score, *_, corners = (found[0].numpy() for found in dense(torch.from_numpy(as_input(drawing.image))))
         height, width = drawing.image.shape
         score = np.ascontiguousarray(score[:height, :width])
-        xy, value, _ = maps.find_keypoints(score, threshold, 4, 4, maps.Workspace(), corners[:height, :width])
+        xy, value, _ = maps.find_keypoints(
+            score, maps.Search(threshold, radius=4), maps.Workspace(), corners[:height, :width]
+        )
         order = np.argsort(-value, kind="stable")[:limit]
         ranked += zip(value[order].tolist(), taken_corners(xy[order], drawing.corners), strict=True)
     return rank_corners(ranked, sum(len(drawing.corners) for drawing in drawings))
@@ -122,7 +124,7 @@ def extract(dense: DenseMaps, image: np.ndarray, binary: bool, count: int) -> tu
     with torch.no_grad():
         outputs = dense(torch.from_numpy(image)[None, None].float() / 255)
     score, described, reliability, corners = (value[0].numpy() for value in outputs)
-    xy, scores, _ = maps.find_keypoints(np.ascontiguousarray(score), 0.005, 3, 4, maps.Workspace(), corners)
+    xy, scores, _ = maps.find_keypoints(np.ascontiguousarray(score), maps.Search(), maps.Workspace(), corners)
     order = np.argsort(-maps.weigh_by_reliability(scores, xy, reliability, 8), kind="stable")[:count]
     return xy[order], maps.describe(np.ascontiguousarray(described), 8, xy[order], binary)
 

@@ -135,13 +135,9 @@ def matching(session: Session, images: list[np.ndarray], binary: bool, count: in
 
 def _extract(session: Session, image: np.ndarray, binary: bool, count: int) -> tuple[np.ndarray, np.ndarray]:
     outputs = session.run(as_input(image))
-    score = np.ascontiguousarray(outputs["score"][0, : image.shape[0], : image.shape[1]])
-    corners = outputs["corners"][0, : image.shape[0], : image.shape[1]] if "corners" in outputs else None
-    xy, value, _ = maps.find_keypoints(score, 0.005, 3, 4, maps.Workspace(), corners)
+    xy, value, _ = maps.find_in_outputs(outputs, image.shape, maps.Search(), maps.Workspace())
     described = outputs["descriptors"][0]
     stride = outputs["score"].shape[2] // described.shape[1]
-    if "reliability" in outputs:
-        value = maps.weigh_by_reliability(value, xy, outputs["reliability"][0], stride)
     best = np.argsort(-value, kind="stable")[:count]
     return xy[best], maps.describe(described, stride, xy[best], binary)
 
