@@ -201,6 +201,35 @@ def test_batches_repeat_and_pair_views_of_one_place(place_packs):
     assert np.array_equal(first["relation"], first["relation"].T)
 
 
+def lit_pack(lights: int = 3) -> PlacePack:
+    """Five places under several lights; each image is one grey value that names place and light."""
+    values = 10 * np.arange(5)[None, :] + 60 * np.arange(lights)[:, None]
+    images = np.tile(values.reshape(-1, 1, 1), (1, 48, 64)).astype(np.uint8)
+    return PlacePack("lit", "w", images, np.tile(np.arange(5), lights), np.eye(5, dtype=np.uint8) * 100)
+
+
+@given(st.integers(0, 1000))
+@trials(max_examples=20, deadline=None)
+def test_the_second_view_of_a_place_can_be_asked_for_in_another_light(seed):
+    pack = lit_pack()
+    sampler = PlaceSampler([pack], ViewConfig(width=64, height=48, worlds=1, other_light=1.0))
+    rng = np.random.default_rng(seed)
+    for image in range(15):
+        _, partner = sampler._partner((0, image), rng)
+        assert pack.view[partner] == pack.view[image]
+        assert partner != image  # five images of each light follow each other
+    alone = PlaceSampler([lit_pack(lights=1)], ViewConfig(width=64, height=48, worlds=1, other_light=1.0))
+    assert alone._partner((0, 3), rng) == (0, 3)
+
+
+def test_hard_negatives_are_looked_for_under_all_lights():
+    sampler = PlaceSampler([lit_pack()], SMALL)
+    pool = sampler.draw_pool(1, 0, 200)
+    assert pool == [(0, image) for image in range(15)]
+    assert [int(sampler.plain(spot, (64, 48))[0, 0]) for spot in pool[4:6]] == [40, 60]
+    assert sampler.relate(pool)[0].tolist() == [1, 0, 0, 0, 0] * 3
+
+
 def test_coarse_views_keep_size_and_light_and_lose_detail():
     image = drawn_picture(1)
     for seed in range(5):

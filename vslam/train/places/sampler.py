@@ -13,7 +13,7 @@ from vslam.train.places.packs import GROUPS, PlacePack
 from vslam.train.places.settings import ViewConfig
 
 Spot = tuple[int, int]
-"""A view: index of its pack, index in it."""
+"""An image, that is a view under one light: index of its pack, index in it."""
 
 
 class PlaceSampler:
@@ -23,13 +23,14 @@ class PlaceSampler:
         self.packs, self.config = packs, config
         self.relations = [p.relation(config.min_overlap, config.max_overlap, config.max_turn_deg) for p in packs]
         self._images_of = [_images_by_view(pack) for pack in packs]
+        self._light = [_lights(images) for images in self._images_of]
         weight = np.sqrt([len(pack.overlap) for pack in packs])
         self._share = weight / weight.sum()
 
     def batch(self, seed: int, step: int, places: int, pool: list[Spot] | None = None, hard=None) -> dict:
         """`images` (B, H, W) uint8 and `relation` (B, B) int8, B = 2 places.
 
-        With a `pool` of views and `hard` (its length, n), indices into the pool of other places that look alike, half
+        With a `pool` of images and `hard` (its length, n), indices into the pool of other places that look alike, half
         of the places are drawn from the pool, the other half are their look-alikes.
         """
         rng = np.random.default_rng((seed, step))
@@ -47,15 +48,21 @@ class PlaceSampler:
 
     def _draw_anchors(self, rng: np.random.Generator, places: int) -> list[Spot]:
         worlds = rng.choice(len(self.packs), self.config.worlds, p=self._share)
-        return [(int(w), int(rng.integers(len(self.packs[w].overlap)))) for w in np.resize(worlds, places)]
+        return [(int(w), int(rng.integers(len(self.packs[w].images)))) for w in np.resize(worlds, places)]
 
     def _partner(self, spot: Spot, rng: np.random.Generator) -> Spot:
-        pack, view = spot
-        return pack, int(rng.choice(np.flatnonzero(self.relations[pack][view] == 1)))
+        """An image of the same place, under another light by the chance that the settings give it."""
+        pack, image = spot
+        view = int(rng.choice(np.flatnonzero(self.relations[pack][self.packs[pack].view[image]] == 1)))
+        images, light = self._images_of[pack][view], self._light[pack]
+        others = images[light[images] != light[image]]
+        is_relit = len(others) > 0 and rng.random() < self.config.other_light
+        return pack, int(rng.choice(others if is_relit else images))
 
     def relate(self, spots: list[Spot]) -> np.ndarray:
-        """Relation (B, B) of views."""
-        pack, view = np.array(spots).T
+        """Relation (B, B) of the views that images show."""
+        pack = np.array([p for p, _ in spots])
+        view = np.array([self.packs[p].view[image] for p, image in spots])
         same_pack = pack[:, None] == pack
         worlds = np.array([self.packs[p].world for p in pack])
         relation = np.where(worlds[:, None] == worlds, -1, 0).astype(np.int8)
@@ -66,18 +73,16 @@ class PlaceSampler:
         return relation
 
     def view(self, spot: Spot, rng: np.random.Generator) -> np.ndarray:
-        """An image of a view, uint8 (H, W) of the network's size, cut out, turned and relit at random."""
-        images = self._images_of[spot[0]][spot[1]]
-        image = self.packs[spot[0]].images[int(rng.choice(images))]
-        cut = cut_out(image, rng, self.config)
+        """An image, uint8 (H, W) of the network's size, cut out, turned and relit at random."""
+        cut = cut_out(self.packs[spot[0]].images[spot[1]], rng, self.config)
         if rng.random() < self.config.coarse:
             cut = coarsen(cut, rng)
         return relight(cut, rng, self.config.light)
 
     def plain(self, spot: Spot, size: tuple[int, int]) -> np.ndarray:
-        """The first image of a view as it is, the largest middle part of the shape of `size` (width, height)."""
-        image = self.packs[spot[0]].images[self._images_of[spot[0]][spot[1]][0]]
-        return cv2.resize(cut_to_shape(image, size), size, interpolation=cv2.INTER_AREA)
+        """An image as it is, the largest middle part of the shape of `size` (width, height)."""
+        cut = cut_to_shape(self.packs[spot[0]].images[spot[1]], size)
+        return cv2.resize(cut, size, interpolation=cv2.INTER_AREA)
 
     def any_image(self, rng: np.random.Generator) -> np.ndarray:
         """An image (H, W) of any view under any light, as it is."""
@@ -85,15 +90,23 @@ class PlaceSampler:
         return images[int(rng.integers(len(images)))]
 
     def draw_pool(self, seed: int, step: int, count: int) -> list[Spot]:
-        """Views to look for hard negatives among; neighbours of few packs rather than strangers of many."""
+        """Images under any light to look for hard negatives among: in darkness other places look alike."""
         rng = np.random.default_rng((seed, step, 1))
         packs = rng.choice(len(self.packs), count, p=self._share)
-        return sorted({(int(p), int(rng.integers(len(self.packs[p].overlap)))) for p in packs})
+        return sorted({(int(p), int(rng.integers(len(self.packs[p].images)))) for p in packs})
 
 
 def _images_by_view(pack: PlacePack) -> list[np.ndarray]:
     order = np.argsort(pack.view, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(pack.view[order])) + 1)
+
+
+def _lights(images_of: list[np.ndarray]) -> np.ndarray:
+    """Which of its view's lights each image (M,) has: the k-th image of a view has light k."""
+    found = np.zeros(sum(map(len, images_of)), np.int64)
+    for images in images_of:
+        found[images] = np.arange(len(images))
+    return found
 
 
 def cut_out(image: np.ndarray, rng: np.random.Generator, config: ViewConfig) -> np.ndarray:
@@ -129,9 +142,10 @@ class ClassSampler(PlaceSampler):
         self._members: list[list[list[Spot]]] = []
         for p, pack in enumerate(packs):
             number, group = pack.classes(config.cell, config.heading_deg)
-            for v, (n, g) in enumerate(zip(number.tolist(), group.tolist(), strict=True)):
+            for image, view in enumerate(pack.view):
+                n, g = int(number[view]), int(group[view])
                 self.classes[g].setdefault((p, n), len(self.classes[g]))
-                self._add(g, self.classes[g][p, n], (p, v))
+                self._add(g, self.classes[g][p, n], (p, image))
         if not any(self._members):
             raise VslamError("packs: no classes; pack walks, videos or photos with 'vslam train pack-places'")
 
@@ -147,7 +161,7 @@ class ClassSampler(PlaceSampler):
         return [len(group) for group in self.classes]
 
     def first_members(self, group: int, count: int = 2) -> list[list[Spot]]:
-        """Up to `count` views of each class of a group."""
+        """Up to `count` images of each class of a group."""
         return [spots[:count] for spots in self._members[group]]
 
     def batch(self, seed: int, step: int, places: int, pool=None, hard=None) -> dict:

@@ -28,6 +28,7 @@ class ViewConfig:
     zoom: float = 1.3  # a view is cut out with up to this magnification
     angle_deg: float = 8.0  # roll
     perspective: float = 0.12
+    other_light: float = 0.0  # chance that the second view of a place is taken of another light, where there is one
     coarse: float = 0.25  # share of views that are seen by a camera of fewer pixels
     cell: float = 0.4  # side of a class's cell (cosplace) in medians of the depth
     heading_deg: float = 45.0  # width of a class's range of headings
