@@ -7,7 +7,7 @@ import numpy as np
 from tests.mapping.map_of_points import make_map
 from tests.world import Points, scatter
 from vslam.geometry import se3
-from vslam.mapping.local_map import build_local_map
+from vslam.mapping.local_map import LINKED, build_local_map, is_linked
 
 
 def rows_seen(made, *keyframes) -> set[int]:
@@ -41,6 +41,29 @@ def test_near_keyframes_without_common_points_come_along():
     assert not rows_seen(made, 0) & rows_seen(made, 2)
     local_map = build_local_map(made.map, made.slot(2), 20)
     assert rows_seen(made, 0) <= set(local_map.row)
+
+
+def test_near_keyframes_of_long_ago_come_along_once_they_are_linked():
+    made = make_map(at=[0, 1, 2], twice=True)
+    times = made.map.timestamp_of
+    age = times[2] - times[0]
+    assert rows_seen(made, 0) <= set(build_local_map(made.map, made.slot(2), 20, near_s=age).row)
+    assert not rows_seen(made, 0) & set(build_local_map(made.map, made.slot(2), 20, near_s=0.9 * age).row)
+    common = sorted(rows_seen(made, 0))[:LINKED]
+    for count, comes in ((LINKED - 1, False), (LINKED, True)):
+        rows = np.array(common[:count], np.int32)
+        slot = made.slot(2)
+        made.map.keyframes.point[slot, : len(rows)] = rows
+        local_map = build_local_map(made.map, slot, 0, near_s=0.9 * age)
+        assert not len(set(local_map.row) - rows_seen(made, 2))  # none wanted
+        near = is_linked(made.map, np.array([made.slot(0)]), np.array([slot]))
+        assert near.tolist() == [comes]
+
+
+def test_of_keyframes_left_out_only_what_others_see_counts():
+    made = make_map(6)
+    local_map = build_local_map(made.map, made.slot(2), 20, without=[4, 5, 99])
+    assert set(local_map.row) == rows_seen(made, 0, 1, 2, 3)
 
 
 def test_poses_of_all_recent_keyframes_go_along_removed_ones_too():

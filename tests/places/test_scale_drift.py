@@ -19,7 +19,7 @@ from vslam.places.returns import Return
 from vslam.system import System
 
 MUCH, LITTLE = 0.1, 0.05
-"""By what part depth has grown after one turn: too much for tracking to find the old points itself, and not."""
+"""By what part depth has grown after one turn."""
 
 
 @cache
@@ -45,20 +45,18 @@ def test_a_drifted_metre_is_mended():
     assert np.median(walls) < np.median(walls_fixed) / 2
 
 
-def test_scale_is_mended_too_where_tracking_finds_the_old_points_by_itself():
+def test_a_little_drift_of_the_metre_is_mended_too():
     system, astray, walls = mended("free", LITTLE)
-    assert [each.reason for each in system.audit if each.accepted][:2] == ["found by tracking", "scale: closed"]
-    assert system.loops == 1
+    assert next(each.reason for each in system.audit if each.accepted) == "closed" and system.loops == 1
     _, astray_fixed, walls_fixed = mended("fixed", LITTLE)
     assert astray.mean() < astray_fixed.mean() and np.median(walls) < np.median(walls_fixed)
 
 
-def test_a_map_without_drift_is_not_touched():
-    """Looked at, found right, and not a bit is changed."""
-    runs = [turn_round("deterministic", f"loop.scale={scale}", drift_at=-1) for scale in ("free", "fixed")]
-    accepted = [each.reason for each in runs[0][0].audit if each.accepted]
-    assert accepted == ["found by tracking", "scale: agrees with the map"] and runs[0][0].loops == 1
-    assert runs[0][2].poses.tobytes() == runs[1][2].poses.tobytes()
+def test_a_metre_that_has_not_drifted_is_left_alone():
+    least = ("loop.least_m=0.1", "loop.least_deg=4", "loop.least_scale=0.01", "loop.global_iterations=0")
+    system, _, _ = turn_round("deterministic", "loop.scale=free", *least, drift_at=-1)
+    assert next(each.reason for each in system.audit if each.accepted) == "agrees with the map"
+    assert system.map.epoch == 0 and system.loops == 1
 
 
 def test_the_metre_of_now_is_kept():
@@ -145,14 +143,6 @@ def test_the_bent_graph_keeps_its_first_place_and_its_last_scale():
     assert list(poses) == graph.id.tolist()
     assert scale[-1] == 1.0 and (np.diff(scale) > 0).all() and scale[0] < 0.9
     np.testing.assert_allclose(rigid[0], T_cw[0], atol=1e-9)
-
-
-def test_links_across_a_return_can_be_cut():
-    links = np.array([[0, 1], [1, 2], [0, 3], [2, 3], [1, 4], [3, 4]], np.int32)
-    graph = EssentialGraph(np.array([0, 2, 5, 8, 9]), np.zeros((5, 4, 4)), links, np.arange(6), 0)
-    kept = graph.cut(2, 8)
-    np.testing.assert_array_equal(kept.links, [[0, 1], [1, 2], [2, 3], [3, 4]])
-    np.testing.assert_array_equal(kept.shared, [0, 1, 3, 5])
 
 
 # -- when to believe it -----------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,11 +22,6 @@ class EssentialGraph:
     links: np.ndarray
     shared: np.ndarray
     epoch: int
-
-    def cut(self, old: int, new: int) -> EssentialGraph:
-        """Without the links between keyframes up to `old` and those from `new` on."""
-        kept = (self.id[self.links[:, 0]] > old) | (self.id[self.links[:, 1]] < new)
-        return replace(self, links=self.links[kept], shared=self.shared[kept])
 
 
 def essential_graph(map_: Map) -> EssentialGraph:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
 from vslam.geometry import se3
@@ -13,14 +15,26 @@ RECENT_POSES = 64  # keyframes whose poses go along besides those in view: the t
 OTHER_SURFACES = 2  # keyframes besides the newest whose shape the tracker may lean on
 NEAR_ANGLE = 0.7  # radians between optical axes, NEAR_M metres between centres: such keyframes see much the same
 NEAR_M = 1.0
+LINKED = 15  # points that a near keyframe shares with those around
 
 
-def build_local_map(map_: Map, slot: int, keyframes_wanted: int) -> LocalMap:
-    """The local map around keyframe `slot`: its points, those of its covisible keyframes, and those of near ones."""
+def build_local_map(
+    map_: Map, slot: int, keyframes_wanted: int, near_s: float = np.inf, without: Collection[int] = ()
+) -> LocalMap:
+    """The local map around keyframe `slot`: its points, those of its covisible keyframes, and those of near ones.
+
+    Near keyframes more than `near_s` seconds older or younger, which nothing links to those around `slot`, are left
+    out: they lie where they seem to as far as the way between is right. Of keyframes `without` (ids) only the points
+    that others see too count.
+    """
     keyframes, points = map_.keyframes, map_.points
-    neighbours, _ = covisible(map_, slot)
+    left_out = [map_.slot_of[keyframe] for keyframe in without if keyframe in map_.slot_of]
+    neighbours, near = (
+        some[~np.isin(some, left_out)] for some in (covisible(map_, slot)[0], near_keyframes(map_, slot))
+    )
     neighbours = neighbours[:keyframes_wanted]
-    near = near_keyframes(map_, slot, keyframes_wanted)
+    near = near[is_linked(map_, near, np.append(neighbours, slot)) | (age_s(map_, near, slot) <= near_s)]
+    near = near[:keyframes_wanted]
     slots = np.concatenate([[slot], neighbours, near[~np.isin(near, neighbours)]]).astype(np.int64)
     mark = np.zeros(points.capacity, np.uint8)
     mark_points(keyframes.point, slots, mark)
@@ -45,7 +59,7 @@ def _surfaces(map_: Map, slots: np.ndarray) -> Surfaces | None:
     )
 
 
-def near_keyframes(map_: Map, slot: int, wanted: int) -> np.ndarray:
+def near_keyframes(map_: Map, slot: int) -> np.ndarray:
     """Slots of other keyframes whose view is near that of `slot`, nearest first."""
     keyframes = map_.keyframes
     others = np.flatnonzero((keyframes.id >= 0) & (np.arange(keyframes.capacity) != slot))
@@ -56,7 +70,21 @@ def near_keyframes(map_: Map, slot: int, wanted: int) -> np.ndarray:
     angle = np.arccos(np.clip(rotation[:, 2] @ T_wc[:3, 2], -1.0, 1.0))
     cost = distance / NEAR_M + angle / NEAR_ANGLE
     near = (distance < NEAR_M) & (angle < NEAR_ANGLE)
-    return others[near][np.argsort(cost[near], kind="stable")][:wanted]
+    return others[near][np.argsort(cost[near], kind="stable")]
+
+
+def is_linked(map_: Map, some: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(N,) bool: keyframes `some` (N,) see LINKED points of those that `others` see; both slots."""
+    seen = np.zeros(map_.points.capacity + 1, bool)
+    seen[map_.keyframes.point[others]] = True
+    seen[-1] = False  # of features that show nothing
+    return seen[map_.keyframes.point[some]].sum(axis=1) >= LINKED
+
+
+def age_s(map_: Map, some: np.ndarray, slot: int) -> np.ndarray:
+    """(N,) seconds between keyframes `some` (N,) and keyframe `slot`."""
+    times = [map_.timestamp_of[keyframe] for keyframe in map_.keyframes.id[some].tolist()]
+    return np.abs(np.array(times) - map_.timestamp_of[int(map_.keyframes.id[slot])])
 
 
 @njit

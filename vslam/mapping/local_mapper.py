@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,11 +49,14 @@ class Sighting:
 class LocalMapper:
     """The only writer of the map. `local_map` is what the tracker reads: replaced as a whole, never changed.
 
-    All methods are called by the mapping side, one at a time.
+    All methods are called by the mapping side, one at a time. `near_s`: see `build_local_map`; older places are for
+    loop closing to prove and to link.
     """
 
-    def __init__(self, camera: Camera, extractor: Any, config: MappingConfig, max_keypoints: int):
-        self.camera, self.extractor, self._config = camera, extractor, config
+    def __init__(
+        self, camera: Camera, extractor: Any, config: MappingConfig, max_keypoints: int, near_s: float = np.inf
+    ):
+        self.camera, self.extractor, self._config, self._near_s = camera, extractor, config, near_s
         self._max_keypoints = max_keypoints
         self.map = Map()
         self.local_map: LocalMap | None = None
@@ -96,7 +99,8 @@ class LocalMapper:
         """The local map around a keyframe, None where it is no more."""
         if keyframe not in self.map.slot_of:
             return None
-        return build_local_map(self.map, self.map.slot_of[keyframe], wanted or self._config.local_keyframes)
+        wanted = wanted or self._config.local_keyframes
+        return build_local_map(self.map, self.map.slot_of[keyframe], wanted, self._near_s)
 
     def turn_to(self, keyframe: int) -> None:
         """Let the tracker read the local map around a keyframe: the camera is there."""
@@ -110,11 +114,16 @@ class LocalMapper:
         seen = mark[keyframes.point].sum(axis=1)
         self.turn_to(int(keyframes.id[np.argmax(np.where(keyframes.id >= 0, seen, -1))]))
 
-    def compare(self, query: int, match: int, wanted: int) -> Comparison | None:
-        """What it takes to recognise the place of keyframe `match` in `query`; None where either is no more."""
-        place = self.around(match, wanted)
-        if place is None or query not in self.map.slot_of:
+    def compare(self, query: int, match: int, wanted: int, young: Collection[int] = ()) -> Comparison | None:
+        """What it takes to recognise the place of keyframe `match` in `query`; None where either is no more.
+
+        `young` are the keyframes of the way to `query`: what they have mapped lies where `query` thinks that it is, and
+        has no part in the place, however near it may lie.
+        """
+        slot_of = self.map.slot_of
+        if query not in slot_of or match not in slot_of:
             return None
+        place = build_local_map(self.map, slot_of[match], wanted, self._near_s, young)
         return Comparison(self.map.pose(query).copy(), self.map.pose(match).copy(), place)
 
     def essential_graph(self) -> EssentialGraph:
@@ -198,7 +207,7 @@ class LocalMapper:
         self.map.add_points(slot, features, xyz)
 
     def _publish(self, slot: int) -> None:
-        self.local_map = build_local_map(self.map, slot, self._config.local_keyframes)
+        self.local_map = build_local_map(self.map, slot, self._config.local_keyframes, self._near_s)
 
     def _mark(self, stage: str, began: float) -> float:
         now = time.perf_counter()

@@ -11,7 +11,7 @@ import numpy as np
 from vslam.config import LoopConfig
 from vslam.geometry import se3, sim3
 from vslam.mapping.bundle import Round, adjust
-from vslam.mapping.correct import stretched
+from vslam.mapping.correct import Poses, stretched
 from vslam.mapping.essential import EssentialGraph
 from vslam.mapping.local_mapper import Comparison, LocalMapper, Sighting
 from vslam.mapping.seen import seen_by
@@ -31,7 +31,6 @@ SAME_PLACE_S = 2.0
 AGAIN_S = 2.0  # after which a way that follows an old one is noted again
 WAITS = "waits for a second keyframe"
 FOUND, FOLLOWED = "found by tracking", "followed by tracking"
-SCALE = "scale: "  # begins the reasons where tracking has found the old points, and only the scale is in question
 LONG_AGO_S = 1e12  # loaded keyframes are older than any of this run; keeps their distances to 0.1 ms
 LOOP_SHARED = 200  # the loop's link counts as much as one between keyframes that share so many points
 FULL_WEIGHT = 100  # points that keyframes share for a link of weight 1 ...
@@ -74,8 +73,7 @@ class LoopCloser:
         self._time = {k: t - LONG_AGO_S for k, t in self._stamp.items()}
         self._way = {k: np.zeros(2) for k in ids}  # metres gone and degrees turned when each came
         self._last: NewKeyframe | None = None
-        self._linked_from: int | None = None  # the keyframe in which tracking found an old place that it still follows
-        self._is_scale_known = config.scale == "fixed"  # of that place
+        self._is_linked = False  # tracking follows an old place
         self._noted_at = -np.inf
         self._stop = np.zeros(1, np.uint8)
         self.audit: list[LoopCandidate] = []
@@ -108,31 +106,31 @@ class LoopCloser:
         self._way[keyframe.id], self._last = way, keyframe
 
     def _follows_old_map(self, keyframe: NewKeyframe, vector: np.ndarray) -> bool:
-        """Tracking itself has found old points near where they were: there is nothing to search, nor to bend.
+        """The keyframe sees old points: a loop has linked them, or the camera was found again.
 
-        What little the way was off is now in the few keyframes here; adjusting the whole map spreads it.
+        Nothing is to be searched or bent. What the way was off is in the few keyframes here; adjusting the whole map
+        spreads it.
         """
         if any(other < self._first and shared >= FIRM for other, shared in keyframe.covisible.items()):
             return True  # in the loaded map
-        old = revisited(keyframe, self._config.min_gap_s)
+        old, was_linked = revisited(keyframe, self._config.min_gap_s), self._is_linked
+        self._is_linked = old is not None
         if old is None:
-            self._linked_from, self._is_scale_known = None, self._config.scale == "fixed"
             return False
-        was_linked, shared = self._linked_from is not None, keyframe.covisible[old]
-        self._linked_from = self._linked_from if was_linked else keyframe.id
-        score = float(self._index.vector(old) @ vector) if old in self._index else float("nan")
         if not was_linked or keyframe.timestamp - self._noted_at >= AGAIN_S:
+            score, shared = self._likeness(old, vector), keyframe.covisible[old]
             self._note(keyframe, old, score, shared, shared, FOLLOWED if was_linked else FOUND, accepted=True)
             self._noted_at = keyframe.timestamp
         if not was_linked:
             self._adjust_later()
-        if not self._is_scale_known:
-            self._is_scale_known = self._closes(keyframe, old, score)
         return True
+
+    def _likeness(self, keyframe: int, vector: np.ndarray) -> float:
+        return float(self._index.vector(keyframe) @ vector) if keyframe in self._index else float("nan")
 
     def _search(self, keyframe: NewKeyframe, vector: np.ndarray) -> None:
         """Compare the keyframe with the places most like it, until one closes a loop."""
-        young = [k for k, t in self._time.items() if t > keyframe.timestamp - self._config.min_gap_s]
+        young = self._young(keyframe)
         if len(young) == len(self._time):
             return
         if self._stretch is not None:
@@ -146,6 +144,10 @@ class LoopCloser:
             elif self._closes(keyframe, candidate, score):
                 return
 
+    def _young(self, keyframe: NewKeyframe) -> list[int]:
+        """Keyframes of the way to this one, too young to be come back to."""
+        return [k for k, t in self._time.items() if t > keyframe.timestamp - self._config.min_gap_s]
+
     def _distinct(self, ids: list[int], scores: list[float]) -> list[tuple[int, float]]:
         """The best few of places more than a moment apart."""
         chosen: list[tuple[int, float]] = []
@@ -158,8 +160,8 @@ class LoopCloser:
 
     def _closes(self, keyframe: NewKeyframe, candidate: int, score: float) -> bool:
         """Prove that the keyframe shows a place, and correct the map if that is off; whether it is proved."""
-        around = self._recogniser.keyframes
-        pair: Comparison | None = self._ask(lambda: self._mapper.compare(keyframe.id, candidate, around))
+        around, young = self._recogniser.keyframes, [keyframe.id, *self._young(keyframe)]
+        pair: Comparison | None = self._ask(lambda: self._mapper.compare(keyframe.id, candidate, around, young))
         if pair is None:
             return self._forget_removed(candidate)
         found, scale = self._recognise(keyframe, candidate, pair)
@@ -172,10 +174,10 @@ class LoopCloser:
                 accepted = self._is_confirmed(back)
                 is_straight = back.is_straight(self._config)
                 reason = ("agrees with the map" if is_straight else "closed") if accepted else WAITS
-        reason = reason if self._linked_from is None else SCALE + reason
         self._note(keyframe, candidate, score, found.matches, found.inliers, reason, accepted)
-        if accepted and not is_straight:
-            self._close(keyframe.id, candidate, found.view, pair, scale)
+        if accepted:
+            poses = {} if is_straight else self._bent(keyframe.id, candidate, found.view, pair, scale)
+            self._link(keyframe.id, candidate, found.view, pair, poses)
         return accepted
 
     def _recognise(self, keyframe: NewKeyframe, candidate: int, pair: Comparison) -> tuple[Recognised, float]:
@@ -208,20 +210,19 @@ class LoopCloser:
 
     # -- correcting ---------------------------------------------------------------------------------------------
 
-    def _close(self, query: int, match: int, view: MapView, pair: Comparison, scale: float) -> None:
-        """Bend the keyframes' graph until the loop fits, merge what was mapped twice, then adjust the whole map."""
+    def _bent(self, query: int, match: int, view: MapView, pair: Comparison, scale: float) -> Poses:
+        """Where the keyframes are after their graph has been bent until the loop fits."""
         graph: EssentialGraph = self._ask(self._mapper.essential_graph)
-        if self._linked_from is not None:  # what tracking has linked since is as doubtful as its scale
-            old = max(k for k, t in self._time.items() if t <= self._last.timestamp - self._config.min_gap_s)
-            graph = graph.cut(old, self._linked_from)
         S_query_match = sim3.compose(scale, view.T_cw @ se3.inverse(pair.T_match))
-        poses = bend(graph, query, match, S_query_match, free=self._config.scale == "free")
+        return bend(graph, query, match, S_query_match, free=self._config.scale == "free")
+
+    def _link(self, query: int, match: int, view: MapView, pair: Comparison, poses: Poses) -> None:
+        """Move keyframes to `poses`, make one of what was mapped twice, adjust the whole map later."""
         feature = np.flatnonzero(view.point >= 0)
         at = view.point[feature]
         sighting = Sighting(query, match, feature, pair.place.row[at], pair.place.generation[at])
         self._ask(lambda: self._mapper.close_loop(sighting, poses))
-        self._witnesses, self._linked_from, self._noted_at = [], query, self._last.timestamp
-        self._is_scale_known = True
+        self._witnesses, self._is_linked, self._noted_at = [], True, self._last.timestamp
         self._adjust_later()
 
     def _adjust_later(self) -> None:
