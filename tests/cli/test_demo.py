@@ -1,9 +1,11 @@
 """`vslam demo` as a user calls it."""
 
 import cv2
+import numpy as np
 import pytest
 
 from tests.cli.test_bench import error, folder  # noqa: F401 - a fixture
+from tests.datasets.sequences import make_tum
 from vslam.cli.main import main
 from vslam.evaluation.pictures import open_pictures
 
@@ -24,6 +26,51 @@ def test_a_folder_gives_a_clip(folder, tmp_path, capsys):  # noqa: F811
     assert main(["demo", "match", str(folder), "--keypoints", "100", "-o", str(out)]) == 0
     assert "3 pairs of pictures" in capsys.readouterr().out
     assert len(list(open_pictures(out))) == 3
+
+
+def test_a_recording_gives_a_clip(tmp_path, capsys):
+    make_tum(tmp_path / "walk")
+    out = tmp_path / "m.avi"
+    assert main(["demo", "match", str(tmp_path / "walk"), "--dataset", "tum", "--step", "2", "-o", str(out)]) == 0
+    assert "2 pairs of pictures" in capsys.readouterr().out
+
+
+def test_a_camera_is_filmed_until_ctrl_c(monkeypatch, tmp_path, capsys):
+    class Camera:
+        def __init__(self, number):
+            assert number == 3
+            self.images = iter(np.random.default_rng(0).integers(0, 255, (4, 120, 160, 3), np.uint8))
+
+        def isOpened(self):
+            return True
+
+        def read(self):
+            image = next(self.images, None)
+            if image is None:
+                raise KeyboardInterrupt
+            return True, image
+
+        def release(self):
+            pass
+
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    out = tmp_path / "m.avi"
+    assert main(["demo", "match", "--camera", "3", "-o", str(out)]) == 0
+    assert "3 pairs of pictures" in capsys.readouterr().out and out.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--camera", "77"], "camera 77: cannot be opened"),
+        (["--camera", "0", "film.mp4"], "--camera films by itself"),
+        (["--dataset", "tum", "a", "b"], "give one folder, not 2"),
+        ([], "0 files given"),
+        (["--dataset", "tum"], "0 files given"),
+    ],
+)
+def test_a_source_that_is_none_is_one_line(capsys, words, expected):
+    assert expected in error(capsys, "demo", "match", *words)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import threading
 import cv2
 import numpy as np
 import pytest
+import yaml
 
 import vslam.warmup
 from vslam.cli.main import main
@@ -151,6 +152,13 @@ def test_loops_can_be_left_open_and_places_unknown(recorded, tmp_path):
         assert text == "t_query,t_match,kf_query,kf_match,score,n_matches,n_inliers,accepted,reason\n"
 
 
+def test_a_networks_back_end_and_precision_are_options(recorded, tmp_path):
+    words = ["--extractor", "gcnv2-tiny", "--backend", "onnx", "--precision", "fp32", "--max-frames", 3]
+    assert run(recorded, *words, "--output", "out") == 0
+    used = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())["extractor"]
+    assert used["name"] == "gcnv2-tiny" and used["options"] == {"backend": "onnx", "precision": "fp32"}
+
+
 def test_part_of_a_sequence_and_its_settings(recorded, tmp_path):
     assert run(recorded, "--start", 3, "--max-frames", 4, "--extractor", "sift", "--set", "mapping.window=4",
                "--output", "out") == 0  # fmt: skip
@@ -236,6 +244,8 @@ def test_bad_sequence_is_refused_in_one_line(sequence, tmp_path, capsys, damage,
         (["--extractor", "surf"], "surf"),
         (["--set", "extractor.name=surf"], "unknown extractor 'surf'; known: orb, sift"),
         (["--set", "extractor.nam=orb"], "unknown key 'extractor.nam'"),
+        (["--backend", "onnx"], "extractor orb: unknown key 'backend'"),
+        (["--extractor", "gcnv2", "--backend", "tensorrt"], "--backend: invalid choice: 'tensorrt'"),
         (["--set", "extractor.name=["], "--set extractor.name=["),
         (["--config", "nowhere.yaml"], "nowhere.yaml: no such configuration file"),
         (["--config", "wrong.yaml"], "wrong.yaml: unknown key 'tracking.serch_px'"),

@@ -11,14 +11,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
     commands.add_parser("list", help="name the shipped networks")
     show = commands.add_parser("show", help="print the model card of a network")
-    show.add_argument("name")
+    show.add_argument("name", metavar="NAME")
     verify = commands.add_parser("verify", help="compare files with their checksums and open them")
-    verify.add_argument("name", nargs="?", help="one network (default: all)")
+    verify.add_argument("name", nargs="?", metavar="NAME", help="one network (default: all)")
     convert = commands.add_parser(
         "convert", help="a published SuperPoint, GCNv2, CosPlace or NetVLAD checkpoint to ONNX"
     )
-    convert.add_argument("checkpoint", type=Path)
-    convert.add_argument("out", type=Path, help="the ONNX file to write")
+    convert.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a PyTorch file; its layout is recognised")
+    convert.add_argument("out", type=Path, metavar="OUT.onnx", help="the file to write")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -26,6 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--path", type=Path, metavar="DIR", help="its folder (default: the embedded sample)")
     parser.add_argument("--extractor", choices=names("extractors"), help="features (default: orb)")
     parser.add_argument(
+        "--backend", choices=("auto", "onnx", "openvino", "torch"), help="what runs a learned extractor (default: auto)"
+    )
+    parser.add_argument(
+        "--precision", choices=("auto", "fp32", "int8"), help="of a shipped network's weights (default: auto)"
+    )
+    parser.add_argument(
         "--place", choices=["none", *names("places")], help="network that knows places again (default: gem); none: no "
         "loops, no relocalisation",
     )  # fmt: skip
@@ -89,7 +95,12 @@ def run(options: argparse.Namespace) -> int:
 
 def _as_settings(options: argparse.Namespace) -> list[str]:
     """The options that are settings under a shorter name."""
-    given = {"extractor.name": options.extractor, "place.name": options.place}
+    given = {
+        "extractor.name": options.extractor,
+        "extractor.options.backend": options.backend,
+        "extractor.options.precision": options.precision,
+        "place.name": options.place,
+    }
     return [
         *(f"{key}={value}" for key, value in given.items() if value),
         *(["loop.close=false"] if options.no_loop else []),

@@ -34,8 +34,8 @@ class Picture:
 class Pictures:
     """Pictures of one source; iterating reads them one by one and leaves out what does not decode."""
 
-    source: Path
-    files: tuple[Path, ...]  # empty: a video
+    source: Path | int
+    files: tuple[Path, ...]  # empty: a video, or the camera of that number
     start: int = 0
     step: int = 1
     most: int | None = None
@@ -56,8 +56,10 @@ class Pictures:
                 yield Picture(file.name, image, time.perf_counter() - began)
 
     def _read_video(self) -> Iterator[Picture]:
-        video = cv2.VideoCapture(str(self.source))
+        video = cv2.VideoCapture(self.source if isinstance(self.source, int) else str(self.source))
         try:
+            if not video.isOpened() and isinstance(self.source, int):
+                raise VslamError(f"camera {self.source}: cannot be opened; is it there, free, and yours to read?")
             if not video.isOpened():
                 raise VslamError(
                     f"{self.source}: not a video that can be read; give another file, or a folder of images"
@@ -120,6 +122,11 @@ def open_pictures(path: Path, start: int = 0, step: int = 1, most: int | None = 
     if len(files[start::step]) < 1:
         raise VslamError(f"{path}: {len(files)} images, none left from number {start} on")
     return Pictures(path, tuple(files), start, step, most)
+
+
+def film(camera: int, step: int = 1, most: int | None = None) -> Pictures:
+    """What a camera sees from now on, every `step`-th picture; opened when the first one is asked for."""
+    return Pictures(camera, (), step=step, most=most)
 
 
 def read_picture(path: Path) -> np.ndarray:
