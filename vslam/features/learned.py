@@ -32,7 +32,7 @@ class Config:
     image_size: tuple[int, ...] = (320, 240)  # images are shrunk into this; (0, 0) leaves them as they are
     threshold: float = 0.005  # keypoint probability of a pixel
     weak_threshold: float = 0.0015  # the same where fewer than `at_least` reach it, as on plain walls
-    at_least: int = 0
+    at_least: int = 500
     nms_radius: int = 3  # pixels of the network's input
     border: int = 4  # pixels without keypoints, where the network saw padding
     candidates: float = 1.2  # so many times the wanted keypoints, the best ones, are spread over the image
