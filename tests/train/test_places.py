@@ -38,6 +38,7 @@ from vslam.train.places.networks import (
     NetVlad,
     build_place_network,
     lack_of_detail,
+    peaks,
     slope_kernels,
 )
 from vslam.train.places.overlap import UNKNOWN, overlap_matrix
@@ -325,6 +326,14 @@ def test_generalised_mean_is_between_mean_and_maximum():
     assert torch.allclose(GeneralisedMean(200.0)(x), x.amax(dim=(2, 3), keepdim=True), rtol=0.03)
 
 
+def test_peaks_are_the_largest_values_where_these_stand_out():
+    x = torch.rand(2, 3, 15, 20)
+    x[:, :, 4, 5] = torch.tensor([[7.0, 8.0, 9.0], [10.0, 11.0, 12.0]])
+    assert torch.allclose(peaks(x), x[:, :, 4, 5], rtol=0.01)
+    assert torch.allclose(peaks(x, 1e-6), x.mean(dim=(2, 3)), atol=1e-4)
+    assert (peaks(x) <= x.amax(dim=(2, 3)) + 1e-6).all()
+
+
 def test_vlad_equals_the_sum_over_all_differences():
     torch.manual_seed(1)
     network = NetVlad().eval()
@@ -353,13 +362,29 @@ def test_cosines_of_gem_are_those_of_its_parts():
     images = torch.rand(3, 1, 96, 128)
     with torch.no_grad():
         found = network(images)
-        pooled = network.head(network.local(images))
-        white = F.normalize(network.whiten(pooled[:, :, None, None])[:, :, 0, 0], dim=1)
-        layout, share = network.layout(images), 0.05 + 0.45 * lack_of_detail(images)
+        local = network.local(images)
+        parts = [network.head(local), F.normalize(peaks(local), dim=1)]
+        whole = torch.cat(parts, dim=1) / 2**0.5
+        white = F.normalize(network.whiten(whole[:, :, None, None])[:, :, 0, 0], dim=1)
+        layout, share = network.layout(images), 0.01 + 0.49 * lack_of_detail(images)
         both, rest = (share @ share.T).sqrt(), ((1 - share) @ (1 - share).T).sqrt()
     sides = rest * (white @ white.T) + both * (layout @ layout.T)
     assert found.shape == (3, network.width) == (3, 384)
     assert torch.allclose(found @ found.T, 0.5 + 0.5 * sides, atol=1e-5)
+
+
+def test_gem_before_whitening_is_means_and_peaks_of_which_a_single_thing_moves_the_peaks():
+    torch.manual_seed(1)
+    network = build_place_network("gem").eval()
+    local = torch.rand(1, network.widths.pooled, 15, 20)
+    other = local.clone()
+    other[:, ::2, 7, 9] = 3.0  # one cell of 300
+    with torch.no_grad():
+        first, second = network.means_and_peaks(local), network.means_and_peaks(other)
+    assert torch.allclose(first.norm(dim=1), torch.ones(1))
+    split = network.widths.descriptor
+    mean, peak = (2 * float(first[0, part] @ second[0, part]) for part in (slice(split), slice(split, None)))
+    assert mean > 0.95 > peak
 
 
 def test_enlarged_thumbnails_lack_detail_and_pictures_do_not():
@@ -432,6 +457,10 @@ def test_whitened_vectors_are_uncorrelated():
     covariance = np.cov(white.T)
     assert np.abs(covariance - np.diag(np.diag(covariance))).max() < 1e-9
     assert (np.diag(covariance) <= 1 + 1e-9).all() and np.diag(covariance)[0] > 0.99
+    _, softer = whitening(vectors, 5, 0.2)
+    spread = np.var((vectors - mean) @ softer.T, axis=0)
+    whole = np.sort(np.linalg.eigvalsh(np.cov(vectors.T)))[::-1][:5]
+    assert np.allclose(spread, whole * (whole + 1e-3 * whole[0]) ** -0.4, rtol=1e-2)
     _, flat = whitening(vectors[:3], 5)  # three vectors span a plane
     assert (flat[2:] == 0).all()
 

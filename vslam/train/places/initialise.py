@@ -57,9 +57,9 @@ def k_means(points: np.ndarray, count: int, rng: np.random.Generator) -> np.ndar
 
 
 def set_whitening(network: Gem | NetVlad, images: list[np.ndarray], device: torch.device) -> None:
-    """The linear layer that turns unwhitened vectors to their principal axes and gives each axis the same spread."""
+    """The linear layer that turns unwhitened vectors to their principal axes and evens out the spread of these."""
     whole = describe_images(network, images, device).astype(np.float64)
-    mean, matrix = whitening(whole, network.whiten.out_channels)
+    mean, matrix = whitening(whole, network.whiten.out_channels, network.evening)
     matrix /= np.abs(matrix).max()  # descriptors are brought to unit length, and half precision ends at 65504
     with torch.no_grad():
         network.whiten.weight.copy_(torch.from_numpy(matrix)[:, :, None, None])
@@ -67,15 +67,16 @@ def set_whitening(network: Gem | NetVlad, images: list[np.ndarray], device: torc
         network.is_whitened.fill_(1)
 
 
-def whitening(vectors: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (C,) and matrix (width, C) such that `matrix @ (v - mean)` has uncorrelated entries of unit variance.
+def whitening(vectors: np.ndarray, width: int, evening: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (C,) and matrix (width, C) such that `matrix @ (v - mean)` has uncorrelated entries.
 
-    Rows beyond the rank of the vectors (N, C) are zero.
+    Entries are divided by their variance to the power of `evening`: all have unit variance with 0.5, with less those
+    that vary most keep more weight. Rows beyond the rank of the vectors (N, C) are zero.
     """
     mean = vectors.mean(axis=0)
     _, values, axes = np.linalg.svd(vectors - mean, full_matrices=False)
     variance = values[:width] ** 2 / max(len(vectors) - 1, 1)
-    scale = np.where(variance > 1e-12, 1 / np.sqrt(variance + SHRINK * variance[0]), 0.0)
+    scale = np.where(variance > 1e-12, (variance + SHRINK * variance[0]) ** -evening, 0.0)
     matrix = np.zeros((width, vectors.shape[1]))
     matrix[: len(scale)] = scale[:, None] * axes[:width]
     return mean, matrix

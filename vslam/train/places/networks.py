@@ -25,8 +25,8 @@ class PlaceWidths:
     local: int = 96  # netvlad: channels of a local feature
     clusters: int = 32  # netvlad
     descriptor: int = 256
-    whitened: int = 191  # gem: of its descriptor, the layout's, and a constant, 384 in all
-    layout: int = 192
+    whitened: int = 255  # gem: of its pooled values, the layout's, and a constant, 384 in all
+    layout: int = 128
 
 
 class Residual(nn.Module):
@@ -77,6 +77,12 @@ class GeneralisedMean(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         powered = x.clamp(min=1e-6).pow(self.p)
         return powered.mean(dim=(2, 3), keepdim=True).pow(1 / self.p)
+
+
+def peaks(x: Tensor, sharpness: float = 2.0) -> Tensor:
+    """Nearly the largest value (N, C) of each channel of a map, its mean with weights `softmax(sharpness * x)`."""
+    values = x.flatten(2)
+    return ((values * sharpness).softmax(dim=2) * values).sum(dim=2)
 
 
 class Pooled(nn.Module):
@@ -189,33 +195,41 @@ def spread(image: Tensor) -> Tensor:
 
 
 class Gem(Pooled):
-    """Pooled, PCA-whitened, and joined with the layout: unit vectors side by side, and a constant as in NetVlad.
+    """Means and peaks of the map, PCA-whitened, and joined with the layout: unit vectors and a constant as in NetVlad.
 
-    Their cosines are added. The layout counts the more, the fewer details an image has: in thumbnails little else is
-    left, while seen from another place the layout differs. While `is_whitened` is 0 the descriptor is the pooled one.
+    Their cosines are added. What `head` gives is learned: generalised means, which many cells make. The peak of each
+    channel comes from a few cells and tells of single things that the mean hides, such as a notice on a wall. The
+    layout counts the more, the fewer details an image has: in thumbnails little else is left, while seen from another
+    place the layout differs. While `is_whitened` is 0 the descriptor is means and peaks side by side.
     """
 
     constant = 0.5
     """Of the cosine of any two descriptors."""
-    share, share_coarse = 0.05, 0.5
+    share, share_coarse = 0.01, 0.5
     """Of the layout in the rest, for sharp images and for those without detail."""
+    evening = 0.3
+    """Of the whitening, see there: with 0.5 small differences of things that all places have count too much."""
 
     def __init__(self, widths: PlaceWidths = PlaceWidths()):
         super().__init__(widths)
         self.width = widths.whitened + widths.layout + 1
-        self.whiten = nn.Conv2d(widths.descriptor, widths.whitened, 1)
+        self.whiten = nn.Conv2d(widths.descriptor + widths.pooled, widths.whitened, 1)
         self.layout = Layout(widths.layout)
         self.register_buffer("is_whitened", torch.tensor(0))
 
     def forward(self, image: Tensor) -> Tensor:
-        pooled = super().forward(image)
+        whole = self.means_and_peaks(self.local(image))
         if not self.is_whitened:
-            return pooled
-        whitened = unit(self.whiten(pooled[:, :, None, None])[:, :, 0, 0])
+            return whole
+        whitened = unit(self.whiten(whole[:, :, None, None])[:, :, 0, 0])
         share = self.share + (self.share_coarse - self.share) * lack_of_detail(image)
         parts = [(1 - share).sqrt() * whitened, share.sqrt() * self.layout(image)]
         places = torch.cat(parts, dim=1) * (1 - self.constant) ** 0.5
         return torch.cat([places, share * 0 + self.constant**0.5], dim=1)
+
+    def means_and_peaks(self, local: Tensor) -> Tensor:
+        """Vectors (N, descriptor + pooled) of unit length, half of their cosine from each part, of a map."""
+        return 0.5**0.5 * torch.cat([self.head(local), unit(peaks(local))], dim=1)
 
 
 class NetVlad(nn.Module):
@@ -228,6 +242,8 @@ class NetVlad(nn.Module):
 
     constant = 0.5
     """Of the cosine of any two descriptors; the rest of it, up to 1, is the whitened vectors'."""
+    evening = 0.5
+    """Of the whitening: all axes get the same spread."""
 
     def __init__(self, widths: PlaceWidths = PlaceWidths()):
         super().__init__()

@@ -31,7 +31,7 @@ from vslam.train.quantize import quantize
 from vslam.train.release import enter_manifest
 
 DESCRIPTIONS = {
-    "gem": "384 float32 values for a whole image: generalised mean (multi-similarity loss), whitened, and its layout",
+    "gem": "384 float32 values for a whole image: generalised mean and peaks of features, whitened, and its layout",
     "cosplace": "256 float32 values for a whole image, by generalised mean; learned as classes of places (CosFace)",
     "netvlad": "256 float32 values for a whole image, by soft-assigned clusters and PCA whitening; hard triplets",
 }

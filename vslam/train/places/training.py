@@ -29,7 +29,7 @@ from vslam.train.run import Journal, check_device, join_processes
 log = logging.getLogger(__name__)
 
 
-CLUSTER_VIEWS, WHITENING_VIEWS = 500, 2000
+CLUSTER_VIEWS, WHITENING_VIEWS = 500, 5000
 """Training views that NetVLAD's clusters, and whitenings, are computed from."""
 
 
