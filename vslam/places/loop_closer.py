@@ -106,7 +106,7 @@ class LoopCloser:
         self._way[keyframe.id], self._last = way, keyframe
 
     def _follows_old_map(self, keyframe: NewKeyframe, vector: np.ndarray) -> bool:
-        """The keyframe sees old points: a loop has linked them, or the camera was found again.
+        """The keyframe sees old points: a loop or views in between have linked them, or the camera was found again.
 
         Nothing is to be searched or bent. What the way was off is in the few keyframes here; adjusting the whole map
         spreads it.
