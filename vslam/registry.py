@@ -38,6 +38,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
 }
 
 
+BACKENDS, PRECISIONS = ("auto", "onnx", "openvino", "torch"), ("auto", "fp32", "int8")
+"""What command lines offer for networks; `vslam.inference` and `manifest.json` know them."""
+
+
 def names(kind: str) -> list[str]:
     """All known names of a kind (`"extractors"` ...), built-in ones first."""
     added = [point.name for point in entry_points(group=f"vslam.{kind}")]

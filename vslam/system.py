@@ -63,10 +63,10 @@ class System:
         extractor.extract(np.zeros((camera.height, camera.width), np.uint8))  # networks compile for a size on first use
         self._is_fault_told = False
         self._last_timestamp = -np.inf
-        self._localize = localize
-        self._place = make_place(config.place)
         most, gap_s = config.extractor.max_keypoints, config.loop.min_gap_s
         self._mapper = LocalMapper(camera, extractor, config.mapping, most, near_s=gap_s)
+        self._localize = localize
+        self._place = make_place(config.place)
         self._index = PlaceIndex(self._place.dim, self._place.model) if self._place is not None else None
         if stored is not None:
             self._take_over(stored)

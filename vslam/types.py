@@ -17,14 +17,8 @@ VIRTUAL_BASELINE_M = 0.08
 
 
 @dataclass(frozen=True)
-class Camera:
-    """A pinhole camera with optional radial-tangential distortion.
-
-    `fx fy cx cy` in pixels, `width height` in pixels, `fps` in Hz, `depth_scale` in depth units per metre,
-    `baseline` in metres (stereo, or the virtual one of RGB-D), `distortion` = (k1, k2, p1, p2, k3), the model of
-    Brown (1971) as OpenCV defines it. `readout` is how many seconds after the first row the last one is exposed: 0 for
-    a global shutter, most of a frame's time for the rolling shutter of a cheap colour sensor.
-    """
+class Pinhole:
+    """Intrinsics: `fx fy cx cy` and the image's `width height`, in pixels."""
 
     fx: float
     fy: float
@@ -32,16 +26,28 @@ class Camera:
     cy: float
     width: int
     height: int
-    fps: float = 30.0
-    depth_scale: float = 5000.0
-    baseline: float = VIRTUAL_BASELINE_M
-    distortion: tuple[float, ...] = ()
-    readout: float = 0.0
 
     @property
     def K(self) -> np.ndarray:
         """Intrinsic matrix, float64 (3, 3)."""
         return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
+
+
+@dataclass(frozen=True)
+class Camera(Pinhole):
+    """A pinhole camera with optional radial-tangential distortion.
+
+    Besides the intrinsics of `Pinhole`: `fps` in Hz, `depth_scale` in depth units per metre,
+    `baseline` in metres (stereo, or the virtual one of RGB-D), `distortion` = (k1, k2, p1, p2, k3), the model of
+    Brown (1971) as OpenCV defines it. `readout` is how many seconds after the first row the last one is exposed: 0 for
+    a global shutter, most of a frame's time for the rolling shutter of a cheap colour sensor.
+    """
+
+    fps: float = 30.0
+    depth_scale: float = 5000.0
+    baseline: float = VIRTUAL_BASELINE_M
+    distortion: tuple[float, ...] = ()
+    readout: float = 0.0
 
     @property
     def pinhole(self) -> np.ndarray:

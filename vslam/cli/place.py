@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from vslam.registry import names
+from vslam.registry import BACKENDS, PRECISIONS, names
 
 IMAGES = """IMAGES is a folder (all images below it, or those of its rgb.txt), FILE.npz:KEY with an array
 (N, H, W) uint8, or one image."""
@@ -72,8 +72,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _add_network(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument("--place", choices=names("places"), help=f"the network (default: {default})")
-    parser.add_argument("--backend", choices=("auto", "onnx", "openvino", "torch"), default="auto")
-    parser.add_argument("--precision", choices=("auto", "fp32", "int8"), help="of the shipped network (auto)")
+    parser.add_argument("--backend", choices=BACKENDS, default="auto")
+    parser.add_argument("--precision", choices=PRECISIONS, help="of the shipped network (auto)")
     parser.add_argument("--weights", metavar="FILE", help="an ONNX file of your own instead of the shipped network")
     parser.add_argument("--scales", type=float, nargs="+", help="sizes at which images are described (1.0)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")

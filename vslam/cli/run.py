@@ -20,17 +20,13 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    from vslam.registry import names
+    from vslam.registry import BACKENDS, PRECISIONS, names
 
     parser.add_argument("--dataset", choices=names("datasets"), required=True, help="layout of the recording")
     parser.add_argument("--path", type=Path, metavar="DIR", help="its folder (default: the embedded sample)")
     parser.add_argument("--extractor", choices=names("extractors"), help="features (default: orb)")
-    parser.add_argument(
-        "--backend", choices=("auto", "onnx", "openvino", "torch"), help="what runs a learned extractor (default: auto)"
-    )
-    parser.add_argument(
-        "--precision", choices=("auto", "fp32", "int8"), help="of a shipped network's weights (default: auto)"
-    )
+    parser.add_argument("--backend", choices=BACKENDS, help="what runs a learned extractor (default: auto)")
+    parser.add_argument("--precision", choices=PRECISIONS, help="of a shipped network's weights (default: auto)")
     parser.add_argument(
         "--place", choices=["none", *names("places")], help="network that knows places again (default: gem); none: no "
         "loops, no relocalisation",

@@ -11,29 +11,18 @@ import numpy as np
 from vslam.config import from_dict
 from vslam.datasets.camera import camera_file_of, read_yaml
 from vslam.errors import VslamError
-from vslam.types import Camera
+from vslam.types import Camera, Pinhole
 
 REGISTERED = "none"  # what camera.yaml says of depth that was registered by whoever recorded it
 REQUIRED = ("fx", "fy", "cx", "cy", "width", "height", "T_camera_depth")
 
 
 @dataclass(frozen=True)
-class DepthCamera:
-    """A pinhole camera that sees depth: `fx fy cx cy` and `width height` in pixels; `T_camera_depth` (4, 4), as nested
-    tuples in metres, maps points of its frame into that of the colour camera."""
+class DepthCamera(Pinhole):
+    """A camera that sees depth: `T_camera_depth` (4, 4), as nested tuples in metres, maps points of its frame into that
+    of the colour camera."""
 
-    fx: float
-    fy: float
-    cx: float
-    cy: float
-    width: int
-    height: int
     T_camera_depth: tuple[tuple[float, ...], ...]
-
-    @property
-    def K(self) -> np.ndarray:
-        """Intrinsic matrix, float64 (3, 3)."""
-        return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
 
 
 def register(depth: np.ndarray, sensor: DepthCamera, camera: Camera) -> np.ndarray:

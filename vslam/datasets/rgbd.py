@@ -10,7 +10,7 @@ import numpy as np
 
 from vslam.datasets.registration import DepthCamera, register
 from vslam.errors import FrameError, VslamError
-from vslam.types import Camera, RawFrame, Trajectory
+from vslam.types import Camera, Pinhole, RawFrame, Trajectory
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ def _is_cut_short(data: bytes) -> bool:
     return data.startswith(b"\xff\xd8") and b"\xff\xd9" not in tail
 
 
-def _check_size(path: Path, image: np.ndarray, camera: Camera | DepthCamera) -> None:
+def _check_size(path: Path, image: np.ndarray, camera: Pinhole) -> None:
     height, width = image.shape[:2]
     if (width, height) != (camera.width, camera.height):
         raise FrameError(

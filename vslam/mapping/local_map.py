@@ -8,7 +8,7 @@ import numpy as np
 
 from vslam.geometry import se3
 from vslam.kernels import njit
-from vslam.mapping.map import Map, covisible
+from vslam.mapping.map import Map, count_seen, covisible
 from vslam.types import LocalMap, Surfaces
 
 RECENT_POSES = 64  # keyframes whose poses go along besides those in view: the tracker's anchor is one of them
@@ -33,8 +33,9 @@ def build_local_map(
         some[~np.isin(some, left_out)] for some in (covisible(map_, slot)[0], near_keyframes(map_, slot))
     )
     neighbours = neighbours[:keyframes_wanted]
-    near = near[is_linked(map_, near, np.append(neighbours, slot)) | (age_s(map_, near, slot) <= near_s)]
-    near = near[:keyframes_wanted]
+    is_old = age_s(map_, near, slot) > near_s
+    is_old[is_old] = ~is_linked(map_, near[is_old], np.append(neighbours, slot))
+    near = near[~is_old][:keyframes_wanted]
     slots = np.concatenate([[slot], neighbours, near[~np.isin(near, neighbours)]]).astype(np.int64)
     mark = np.zeros(points.capacity, np.uint8)
     mark_points(keyframes.point, slots, mark)
@@ -75,10 +76,7 @@ def near_keyframes(map_: Map, slot: int) -> np.ndarray:
 
 def is_linked(map_: Map, some: np.ndarray, others: np.ndarray) -> np.ndarray:
     """(N,) bool: keyframes `some` (N,) see LINKED points of those that `others` see; both slots."""
-    seen = np.zeros(map_.points.capacity + 1, bool)
-    seen[map_.keyframes.point[others]] = True
-    seen[-1] = False  # of features that show nothing
-    return seen[map_.keyframes.point[some]].sum(axis=1) >= LINKED
+    return count_seen(map_, some, map_.keyframes.point[others]) >= LINKED
 
 
 def age_s(map_: Map, some: np.ndarray, slot: int) -> np.ndarray:

@@ -18,7 +18,7 @@ from vslam.mapping.cull import cull_keyframes, cull_points
 from vslam.mapping.essential import EssentialGraph, essential_graph
 from vslam.mapping.fuse import add_observations, find_points, fuse_around
 from vslam.mapping.local_map import build_local_map
-from vslam.mapping.map import Map, covisible
+from vslam.mapping.map import Map, count_seen, covisible
 from vslam.mapping.triangulate import triangulate_around
 from vslam.mapping.whole import WholeProblem, commit_whole, whole_problem
 from vslam.mapping.window import adjust_window
@@ -95,12 +95,12 @@ class LocalMapper:
 
     # -- for those who know places ------------------------------------------------------------------------------
 
-    def around(self, keyframe: int, wanted: int | None = None) -> LocalMap | None:
-        """The local map around a keyframe, None where it is no more."""
+    def around(self, keyframe: int, wanted: int | None = None, without: Collection[int] = ()) -> LocalMap | None:
+        """The local map around a keyframe, None where it is no more; `without`: see `build_local_map`."""
         if keyframe not in self.map.slot_of:
             return None
         wanted = wanted or self._config.local_keyframes
-        return build_local_map(self.map, self.map.slot_of[keyframe], wanted, self._near_s)
+        return build_local_map(self.map, self.map.slot_of[keyframe], wanted, self._near_s, without)
 
     def turn_to(self, keyframe: int) -> None:
         """Let the tracker read the local map around a keyframe: the camera is there."""
@@ -108,10 +108,8 @@ class LocalMapper:
 
     def follow(self, request: KeyframeRequest) -> None:
         """Let the tracker read the local map around the keyframe that sees most of what a frame sees; add nothing."""
-        keyframes, mark = self.map.keyframes, np.zeros(self.map.points.capacity + 1, bool)
-        mark[request.row] = True
-        mark[-1] = False  # of features that show nothing
-        seen = mark[keyframes.point].sum(axis=1)
+        keyframes = self.map.keyframes
+        seen = count_seen(self.map, np.arange(keyframes.capacity), request.row)
         self.turn_to(int(keyframes.id[np.argmax(np.where(keyframes.id >= 0, seen, -1))]))
 
     def compare(self, query: int, match: int, wanted: int, young: Collection[int] = ()) -> Comparison | None:
@@ -120,10 +118,9 @@ class LocalMapper:
         `young` are the keyframes of the way to `query`: what they have mapped lies where `query` thinks that it is, and
         has no part in the place, however near it may lie.
         """
-        slot_of = self.map.slot_of
-        if query not in slot_of or match not in slot_of:
+        place = self.around(match, wanted, young) if query in self.map.slot_of else None
+        if place is None:
             return None
-        place = build_local_map(self.map, slot_of[match], wanted, self._near_s, young)
         return Comparison(self.map.pose(query).copy(), self.map.pose(match).copy(), place)
 
     def essential_graph(self) -> EssentialGraph:
@@ -207,7 +204,7 @@ class LocalMapper:
         self.map.add_points(slot, features, xyz)
 
     def _publish(self, slot: int) -> None:
-        self.local_map = build_local_map(self.map, slot, self._config.local_keyframes, self._near_s)
+        self.local_map = self.around(int(self.map.keyframes.id[slot]))
 
     def _mark(self, stage: str, began: float) -> float:
         now = time.perf_counter()

@@ -289,6 +289,14 @@ def shared_points(ids, point, slot, alive, shared):
                 shared[s] += p >= 0 and mark[p] == 1
 
 
+def count_seen(map_: Map, slots: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(N,) how many of the points `rows` (any shape, -1 for none) keyframes `slots` (N,) see."""
+    mark = np.zeros(map_.points.capacity + 1, bool)
+    mark[rows] = True
+    mark[-1] = False  # of features that show nothing
+    return mark[map_.keyframes.point[slots]].sum(axis=1)
+
+
 def covisible(map_: Map, slot: int) -> tuple[np.ndarray, np.ndarray]:
     """Slots of the keyframes that share points with `slot`, most first (ties: newest first), and how many."""
     keyframes = map_.keyframes

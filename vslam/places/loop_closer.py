@@ -130,7 +130,7 @@ class LoopCloser:
 
     def _search(self, keyframe: NewKeyframe, vector: np.ndarray) -> None:
         """Compare the keyframe with the places most like it, until one closes a loop."""
-        young = self._young(keyframe)
+        young = [k for k, t in self._time.items() if t > keyframe.timestamp - self._config.min_gap_s]
         if len(young) == len(self._time):
             return
         if self._stretch is not None:
@@ -141,12 +141,8 @@ class LoopCloser:
         for candidate, score in self._distinct(ids.tolist(), scores.tolist()):
             if score < self._config.min_score:
                 self._note(keyframe, candidate, score, 0, 0, "unlike", accepted=False)
-            elif self._closes(keyframe, candidate, score):
+            elif self._closes(keyframe, candidate, score, young):
                 return
-
-    def _young(self, keyframe: NewKeyframe) -> list[int]:
-        """Keyframes of the way to this one, too young to be come back to."""
-        return [k for k, t in self._time.items() if t > keyframe.timestamp - self._config.min_gap_s]
 
     def _distinct(self, ids: list[int], scores: list[float]) -> list[tuple[int, float]]:
         """The best few of places more than a moment apart."""
@@ -158,10 +154,11 @@ class LoopCloser:
                 chosen.append((candidate, score))
         return chosen
 
-    def _closes(self, keyframe: NewKeyframe, candidate: int, score: float) -> bool:
-        """Prove that the keyframe shows a place, and correct the map if that is off; whether it is proved."""
-        around, young = self._recogniser.keyframes, [keyframe.id, *self._young(keyframe)]
-        pair: Comparison | None = self._ask(lambda: self._mapper.compare(keyframe.id, candidate, around, young))
+    def _closes(self, keyframe: NewKeyframe, candidate: int, score: float, young: list[int]) -> bool:
+        """Prove that the keyframe, come by way of `young` ones, shows a place, and correct the map if that is off;
+        whether it is proved."""
+        around, way = self._recogniser.keyframes, [keyframe.id, *young]
+        pair: Comparison | None = self._ask(lambda: self._mapper.compare(keyframe.id, candidate, around, way))
         if pair is None:
             return self._forget_removed(candidate)
         found, scale = self._recognise(keyframe, candidate, pair)

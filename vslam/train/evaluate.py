@@ -52,12 +52,9 @@ def score_corners(
     ranked: list[tuple[float, float]] = []
     for drawing in drawings:
         with torch.no_grad():
-            score, *_, corners = (found[0].numpy() for found in dense(torch.from_numpy(as_input(drawing.image))))
-        height, width = drawing.image.shape
-        score = np.ascontiguousarray(score[:height, :width])
-        xy, value, _ = maps.find_keypoints(
-            score, maps.Search(threshold, radius=4), maps.Workspace(), corners[:height, :width]
-        )
+            outputs = named(dense, as_input(drawing.image))
+        search = maps.Search(threshold, radius=4)
+        xy, value, _ = maps.find_in_outputs(outputs, drawing.image.shape, search, maps.Workspace(), weigh=False)
         order = np.argsort(-value, kind="stable")[:limit]
         ranked += zip(value[order].tolist(), taken_corners(xy[order], drawing.corners), strict=True)
     return rank_corners(ranked, sum(len(drawing.corners) for drawing in drawings))
@@ -122,11 +119,24 @@ def score_network(network: LightNet, pairs: list[Pair], binary: bool, keypoints:
 def extract(dense: DenseMaps, image: np.ndarray, binary: bool, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The best `count` keypoints (N, 2) of a uint8 image, best first, and their descriptors."""
     with torch.no_grad():
-        outputs = dense(torch.from_numpy(image)[None, None].float() / 255)
-    score, described, reliability, corners = (value[0].numpy() for value in outputs)
-    xy, scores, _ = maps.find_keypoints(np.ascontiguousarray(score), maps.Search(), maps.Workspace(), corners)
-    order = np.argsort(-maps.weigh_by_reliability(scores, xy, reliability, 8), kind="stable")[:count]
-    return xy[order], maps.describe(np.ascontiguousarray(described), 8, xy[order], binary)
+        outputs = named(dense, image[None, None].astype(np.float32) / 255)
+    return best_described(outputs, image.shape, binary, count)
+
+
+def named(dense: DenseMaps, image: np.ndarray) -> dict[str, np.ndarray]:
+    """A network's outputs of an image (1, 1, H, W) float32 by name, as a session gives them."""
+    values = (value.numpy() for value in dense(torch.from_numpy(image)))
+    return dict(zip(dense.outputs, values, strict=True))
+
+
+def best_described(
+    outputs: dict[str, np.ndarray], shape: tuple[int, ...], binary: bool, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """From a network's outputs the best `count` keypoints (N, 2) of an image (H, W), best first, and their descriptors."""
+    xy, value, _ = maps.find_in_outputs(outputs, shape, maps.Search(), maps.Workspace())
+    best = np.argsort(-value, kind="stable")[:count]
+    described = np.ascontiguousarray(outputs["descriptors"][0])
+    return xy[best], maps.describe(described, outputs["score"].shape[2] // described.shape[1], xy[best], binary)
 
 
 def score_pair(a: tuple, b: tuple, homography: np.ndarray, shape: tuple[int, int]) -> tuple:

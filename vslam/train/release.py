@@ -11,11 +11,10 @@ import numpy as np
 import torch
 
 from vslam.errors import VslamError
-from vslam.features import maps
 from vslam.features.learned import as_input
 from vslam.inference.session import Session, open_session
 from vslam.train.data.warp import random_homography
-from vslam.train.evaluate import score_pair
+from vslam.train.evaluate import best_described, score_pair
 from vslam.train.export import DenseMaps, export_onnx, store_half
 from vslam.train.loop import BEST, CHECKPOINT, build_network, read_checkpoint
 from vslam.train.networks.light import LightNet
@@ -134,12 +133,7 @@ def matching(session: Session, images: list[np.ndarray], binary: bool, count: in
 
 
 def _extract(session: Session, image: np.ndarray, binary: bool, count: int) -> tuple[np.ndarray, np.ndarray]:
-    outputs = session.run(as_input(image))
-    xy, value, _ = maps.find_in_outputs(outputs, image.shape, maps.Search(), maps.Workspace())
-    described = outputs["descriptors"][0]
-    stride = outputs["score"].shape[2] // described.shape[1]
-    best = np.argsort(-value, kind="stable")[:count]
-    return xy[best], maps.describe(described, stride, xy[best], binary)
+    return best_described(session.run(as_input(image)), image.shape, binary, count)
 
 
 def enter_manifest(manifest: Path, name: str, files: dict[str, Path], about: dict) -> None:

@@ -152,6 +152,11 @@ def read_photos(folders: list[Path]) -> dict[str, np.ndarray]:
     return {"images": np.stack(cut), "view": np.arange(count, dtype=np.int32), "overlap": overlap}
 
 
+def fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The largest middle part of an image that has the shape of `size` (width, height), in that size."""
+    return cv2.resize(cut_to_shape(image, size), size, interpolation=cv2.INTER_AREA)
+
+
 def cut_to_shape(image: np.ndarray, shape: tuple[int, int] = (4, 3)) -> np.ndarray:
     """The largest middle part of an image whose sides are as `shape` (width, height)."""
     height, width = image.shape

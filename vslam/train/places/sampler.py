@@ -8,7 +8,7 @@ import numpy as np
 from vslam.errors import VslamError
 from vslam.train.data.light import relight
 from vslam.train.data.warp import random_homography
-from vslam.train.places.build import cut_to_shape
+from vslam.train.places.build import fit
 from vslam.train.places.packs import GROUPS, PlacePack
 from vslam.train.places.settings import ViewConfig
 
@@ -81,8 +81,7 @@ class PlaceSampler:
 
     def plain(self, spot: Spot, size: tuple[int, int]) -> np.ndarray:
         """An image as it is, the largest middle part of the shape of `size` (width, height)."""
-        cut = cut_to_shape(self.packs[spot[0]].images[spot[1]], size)
-        return cv2.resize(cut, size, interpolation=cv2.INTER_AREA)
+        return fit(self.packs[spot[0]].images[spot[1]], size)
 
     def any_image(self, rng: np.random.Generator) -> np.ndarray:
         """An image (H, W) of any view under any light, as it is."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vslam.errors import VslamError
 from vslam.train.loop import CHECKPOINT, Trainer, parameter_groups, read_checkpoint
 from vslam.train.places import losses
-from vslam.train.places.build import cut_to_shape
+from vslam.train.places.build import fit
 from vslam.train.places.evaluate import by_network, describe_images, score_packs
 from vslam.train.places.initialise import set_clusters, set_whitening
 from vslam.train.places.layout import set_layout
@@ -205,7 +205,7 @@ class PlaceTrainer(Trainer):
         rng, size = np.random.default_rng((self.config.seed, 5)), self.config.image_size
         found = []
         for _ in range(WHITENING_VIEWS):
-            image = cv2.resize(cut_to_shape(self._sampler.any_image(rng), size), size, interpolation=cv2.INTER_AREA)
+            image = fit(self._sampler.any_image(rng), size)
             found.append(coarsen(image, rng) if rng.random() < self.config.views.coarse else image)
         return found
 
