@@ -132,7 +132,7 @@ def named(dense: DenseMaps, image: np.ndarray) -> dict[str, np.ndarray]:
 def best_described(
     outputs: dict[str, np.ndarray], shape: tuple[int, ...], binary: bool, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """From a network's outputs the best `count` keypoints (N, 2) of an image (H, W), best first, and their descriptors."""
+    """The best `count` keypoints (N, 2) of an image (H, W), best first, and descriptors, by a network's outputs."""
     xy, value, _ = maps.find_in_outputs(outputs, shape, maps.Search(), maps.Workspace())
     best = np.argsort(-value, kind="stable")[:count]
     described = np.ascontiguousarray(outputs["descriptors"][0])
