@@ -190,8 +190,12 @@ def load_config(path: str | Path | None = None, overrides: list[str] | tuple[str
     return from_dict(Config, values, where)
 
 
-def find_config(path: str | Path) -> Path:
-    """A configuration file: the path itself, or a recipe shipped with the package by its name."""
+def find_config(path: str | Path, training: bool = False) -> Path:
+    """A configuration file: the path itself, or a recipe shipped with the package by its name.
+
+    Raises:
+        VslamError: neither; names the shipped ones, those of `training` runs or of SLAM.
+    """
     file = Path(path)
     if file.is_file():
         return file
@@ -200,8 +204,7 @@ def find_config(path: str | Path) -> Path:
         if named.is_file():
             return named
     shipped = {found.stem for folder in shipped_folders("configs") for found in folder.glob("*.yaml")}
-    same_kind = str(path).startswith(TRAINING)
-    known = sorted(name for name in shipped if name.startswith(TRAINING) == same_kind)
+    known = sorted(name for name in shipped if name.startswith(TRAINING) == training)
     raise VslamError(f"{path}: no such configuration file; shipped ones: {', '.join(known) or 'none'}")
 
 

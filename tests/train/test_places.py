@@ -1,5 +1,6 @@
 """Training of place networks: overlap of views, relations and classes, losses, layers, resumed runs, exported files."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ import yaml
 from hypothesis import given
 from hypothesis import settings as trials
 from hypothesis import strategies as st
+from scipy.stats import spearmanr
 from torch.nn import functional as F
 
 from tests.train.conftest import K, drawn_picture, plane_sequence
@@ -24,6 +26,7 @@ from vslam.errors import VslamError
 from vslam.features.learned import as_input
 from vslam.inference.models import read_manifest
 from vslam.inference.session import MODULES, open_session
+from vslam.train.data.light import LightConfig
 from vslam.train.export import fold_norms
 from vslam.train.exporting import export
 from vslam.train.places import losses
@@ -45,7 +48,7 @@ from vslam.train.places.overlap import UNKNOWN, overlap_matrix
 from vslam.train.places.packs import GROUPS, PlacePack, open_place_pack, open_place_packs
 from vslam.train.places.publish import pooled_recall, publish
 from vslam.train.places.release import export_place, load_place_network
-from vslam.train.places.sampler import ClassSampler, PlaceSampler, coarsen
+from vslam.train.places.sampler import ClassSampler, PlaceSampler, coarsen, places_of
 from vslam.train.places.season import change_season
 from vslam.train.places.settings import PlaceTrainConfig, ViewConfig, load_place_config
 from vslam.train.places.training import train_places
@@ -238,6 +241,44 @@ def test_coarse_views_keep_size_and_light_and_lose_detail():
         assert coarse.shape == image.shape
         assert abs(coarse.mean() - image.mean()) < 2
         assert cv2.Laplacian(coarse, cv2.CV_64F).var() < cv2.Laplacian(image, cv2.CV_64F).var()
+
+
+def test_what_happens_to_a_coarse_view_happens_to_its_small_picture():
+    image, seen = drawn_picture(1), []
+
+    def negative(grey, rng):
+        seen.append(grey)
+        return 1 - grey
+
+    coarse = coarsen(image, np.random.default_rng(3))
+    changed = coarsen(image, np.random.default_rng(3), negative)
+    assert seen[0].dtype == np.float32 and seen[0].size < image.size and seen[0].max() <= 1
+    assert np.abs(changed.astype(int) + coarse - 255).max() <= 2
+    assert changed.shape == image.shape and changed.dtype == np.uint8
+
+
+def test_season_changes_coarse_views_beyond_a_change_of_light():
+    pack = PlacePack("p", "w", drawn_picture(1)[None], np.zeros(1, int), np.full((1, 1), 100, np.uint8))
+    dull = LightConfig(0, 0, 0, 0, 0)  # gamma and gain alone: an order of greys that stays
+    still = ViewConfig(64, 48, worlds=1, zoom=1.0, angle_deg=0.0, perspective=0.0, coarse=1.0, light=dull)
+    order = {}
+    for season in (0.0, 1.0):
+        sampler = PlaceSampler([pack], replace(still, season=season))
+        views = [sampler.view((0, 0), np.random.default_rng(k)) for k in range(20)]
+        plain = sampler.plain((0, 0), (64, 48)).ravel()
+        order[season] = np.mean([spearmanr(plain, view.ravel()).statistic for view in views])
+    assert order[1.0] < order[0.0] - 0.2
+
+
+def test_packs_are_drawn_by_the_places_they_show():
+    photos, walk = np.eye(30, dtype=np.int8), np.ones((30, 30), np.int8)
+    assert (places_of(photos), places_of(walk)) == (30, 1)
+    views = np.full((30, 48, 64), 99, np.uint8), np.arange(30)
+    packs = [PlacePack(name, name, *views, (relation * 100).astype(np.uint8)) for name, relation in
+             (("photos", photos), ("walk", walk))]  # fmt: skip
+    pool = PlaceSampler(packs, SMALL).draw_pool(1, 0, 60)
+    assert {pack for pack, _ in pool} == {0, 1}
+    assert sum(pack == 0 for pack, _ in pool) > sum(pack == 1 for pack, _ in pool)
 
 
 def test_packs_of_one_world_are_not_negatives_of_each_other():

@@ -76,7 +76,7 @@ def load_pair_rules(path: str | Path | None) -> PairRules:
 
 
 def _read(kind: type, path: str | Path) -> Any:
-    file = find_config(path)
+    file = find_config(path, training=True)
     try:
         values = yaml.safe_load(file.read_text()) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -10,6 +10,7 @@ from vslam.train.data.light import relight
 from vslam.train.data.warp import random_homography
 from vslam.train.places.build import fit
 from vslam.train.places.packs import GROUPS, PlacePack
+from vslam.train.places.season import change_season
 from vslam.train.places.settings import ViewConfig
 
 Spot = tuple[int, int]
@@ -24,7 +25,7 @@ class PlaceSampler:
         self.relations = [p.relation(config.min_overlap, config.max_overlap, config.max_turn_deg) for p in packs]
         self._images_of = [_images_by_view(pack) for pack in packs]
         self._light = [_lights(images) for images in self._images_of]
-        weight = np.sqrt([len(pack.overlap) for pack in packs])
+        weight = np.sqrt([places_of(relation) for relation in self.relations])
         self._share = weight / weight.sum()
 
     def batch(self, seed: int, step: int, places: int, pool: list[Spot] | None = None, hard=None) -> dict:
@@ -76,6 +77,8 @@ class PlaceSampler:
         """An image, uint8 (H, W) of the network's size, cut out, turned and relit at random."""
         cut = cut_out(self.packs[spot[0]].images[spot[1]], rng, self.config)
         if rng.random() < self.config.coarse:
+            if rng.random() < self.config.season:
+                return coarsen(cut, rng, change_season)
             cut = coarsen(cut, rng)
         return relight(cut, rng, self.config.light)
 
@@ -123,11 +126,21 @@ def cut_out(image: np.ndarray, rng: np.random.Generator, config: ViewConfig) -> 
     return cv2.warpPerspective(image, matrix, (config.width, config.height), borderMode=cv2.BORDER_REFLECT_101)
 
 
-def coarsen(image: np.ndarray, rng: np.random.Generator, most: float = 5.0) -> np.ndarray:
-    """The image (H, W) as a camera of fewer pixels, by a factor up to `most`, would have seen it; same size."""
+def places_of(relation: np.ndarray) -> float:
+    """How many different places views (V, V) show: a walk sees each place many times, a collection of photos once."""
+    return len(relation) / (relation == 1).sum(axis=1).mean()
+
+
+def coarsen(image: np.ndarray, rng: np.random.Generator, change=None, most: float = 5.0) -> np.ndarray:
+    """The image (H, W) as a camera of fewer pixels, by a factor up to `most`, would have seen it; same size and type.
+
+    `change(grey, rng)` is what happens to its small picture, float32 in 0 to 1: `change_season` for a web camera.
+    """
     factor = np.exp(rng.uniform(0, np.log(most)))
     size = tuple(max(8, round(side / factor)) for side in image.shape[::-1])
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    if change is not None:
+        small = (change(small.astype(np.float32) / 255, rng) * 255 + 0.5).astype(np.uint8)
     return cv2.resize(small, image.shape[::-1], interpolation=cv2.INTER_LINEAR)
 
 

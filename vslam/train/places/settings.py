@@ -30,6 +30,7 @@ class ViewConfig:
     perspective: float = 0.12
     other_light: float = 0.0  # chance that the second view of a place is taken of another light, where there is one
     coarse: float = 0.25  # share of views that are seen by a camera of fewer pixels
+    season: float = 0.0  # share of those that see the place in drawn weather, season and light
     cell: float = 0.4  # side of a class's cell (cosplace) in medians of the depth
     heading_deg: float = 45.0  # width of a class's range of headings
     light: LightConfig = field(default_factory=LightConfig)
@@ -119,7 +120,7 @@ def load_sequence_config(path: str | Path) -> SequenceTrainConfig:
 
 def read_settings(path: str | Path, kind: type[Settings]) -> Settings:
     """A dataclass of settings from a YAML file or a shipped name."""
-    file = find_config(path)
+    file = find_config(path, training=True)
     try:
         values = yaml.safe_load(file.read_text()) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
