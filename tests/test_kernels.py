@@ -104,9 +104,7 @@ def test_cache_is_another_after_a_kernel_file_changes(copy, tmp_path):
     assert where() != first
 
 
-@pytest.mark.parametrize(
-    ("file", "constant"), [("features/brief.py", "RADIUS"), ("geometry/gates.py", "STEREO_GATE")]
-)
+@pytest.mark.parametrize(("file", "constant"), [("features/brief.py", "RADIUS"), ("geometry/gates.py", "STEREO_GATE")])
 def test_cache_is_another_after_a_constant_of_kernels_changes(copy, tmp_path, file, constant):
     def where() -> str:
         return python(CACHE, copy, VSLAM_CACHE=str(tmp_path / "cache"))

@@ -121,7 +121,7 @@ def test_depth_of_its_own_size(tmp_path):
         (SENSOR % BESIDE.replace("-0.1", ".nan"), ("no rotation",)),
         (SENSOR % "7", ("T_camera_depth", "list")),
         ((SENSOR % BESIDE).replace("fx: 60", "fx: -60"), ("fx is -60", "positive")),
-        ((SENSOR % BESIDE).replace("cx: 31.5", "cx: 99"), ("cx 99", "outside")),
+        ((SENSOR % BESIDE).replace("cx: 31.5", "cx: 99"), ("cx is 99", "outside")),
         ((SENSOR % BESIDE).replace("fx", "focus: 1, fx"), ("unknown key", "focus")),
     ],
 )

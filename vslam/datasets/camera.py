@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vslam.config import from_dict
 from vslam.errors import VslamError
-from vslam.types import Camera
+from vslam.types import Camera, Pinhole
 
 REQUIRED = ("fx", "fy", "cx", "cy", "width", "height", "fps", "depth_scale")
 EXAMPLE = "{fx: 525.0, fy: 525.0, cx: 319.5, cy: 239.5, width: 640, height: 480, fps: 30, depth_scale: 5000}"
@@ -94,18 +94,9 @@ def check_camera(camera: Camera, where: str) -> None:
     Raises:
         VslamError: a value that is not finite or not positive, a principal point outside the image.
     """
-    for name in ("fx", "fy", "width", "height", "fps", "depth_scale", "baseline"):
-        value = getattr(camera, name)
-        if not (math.isfinite(value) and value > 0):
-            cure = "; for ICL-NUIM write 480.0, its poses are turned to match" if name == "fy" else ""
-            raise VslamError(f"{where}: {name} is {value}; it must be a positive number{cure}")
-    for name, size in (("cx", camera.width), ("cy", camera.height)):
-        value = getattr(camera, name)
-        if not 0 <= value <= size - 1:  # also refuses NaN
-            side = "width" if name == "cx" else "height"
-            raise VslamError(
-                f"{where}: {name} is {value}, outside the image of {side} {size}; give intrinsics for this image size"
-            )
+    check_pinhole(camera, where)
+    for name in ("fps", "depth_scale", "baseline"):
+        check_positive(camera, name, where)
     if not 0 <= camera.readout <= 1 / camera.fps:  # also refuses NaN
         raise VslamError(
             f"{where}: readout is {camera.readout}; it must be seconds from 0 (global shutter) to "
@@ -115,6 +106,31 @@ def check_camera(camera: Camera, where: str) -> None:
         raise VslamError(
             f"{where}: distortion is {list(camera.distortion)}; expected five numbers [k1, k2, p1, p2, k3] or none"
         )
+
+
+def check_pinhole(camera: Pinhole, where: str) -> None:
+    """Refuse intrinsics that no pinhole camera, of colour or of depth, can have; `where` names the source.
+
+    Raises:
+        VslamError: a focal length or size that is not positive, a principal point outside the image.
+    """
+    for name in ("fx", "fy", "width", "height"):
+        cure = "; for ICL-NUIM write 480.0, its poses are turned to match" if name == "fy" else ""
+        check_positive(camera, name, where, cure)
+    for name, size in (("cx", camera.width), ("cy", camera.height)):
+        value = getattr(camera, name)
+        if not 0 <= value <= size - 1:  # also refuses NaN
+            side = "width" if name == "cx" else "height"
+            raise VslamError(
+                f"{where}: {name} is {value}, outside the image of {side} {size}; give intrinsics for this image size"
+            )
+
+
+def check_positive(camera: Pinhole, name: str, where: str, cure: str = "") -> None:
+    """VslamError for a value that is not a positive, finite number."""
+    value = getattr(camera, name)
+    if not (math.isfinite(value) and value > 0):
+        raise VslamError(f"{where}: {name} is {value}; it must be a positive number{cure}")
 
 
 def write_camera(path: str | Path, camera: Camera) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from vslam.config import from_dict
-from vslam.datasets.camera import camera_file_of, read_yaml
+from vslam.datasets.camera import camera_file_of, check_pinhole, read_yaml
 from vslam.errors import VslamError
 from vslam.types import Camera, Pinhole
 
@@ -71,14 +70,7 @@ def _checked(values: object, where: str) -> DepthCamera:
     if missing:
         raise VslamError(f"{where}: depth_camera lacks {', '.join(missing)}; it needs {', '.join(REQUIRED)}")
     sensor = from_dict(DepthCamera, values, f"{where}: depth_camera")
-    for name in ("fx", "fy", "width", "height"):
-        value = getattr(sensor, name)
-        if not (math.isfinite(value) and value > 0):
-            raise VslamError(f"{where}: depth_camera: {name} is {value}; it must be a positive number")
-    if not (0 <= sensor.cx <= sensor.width - 1 and 0 <= sensor.cy <= sensor.height - 1):  # also refuses NaN
-        raise VslamError(
-            f"{where}: depth_camera: cx {sensor.cx}, cy {sensor.cy} lie outside its image; see width, height"
-        )
+    check_pinhole(sensor, f"{where}: depth_camera")
     if not _is_motion(sensor.T_camera_depth):
         raise VslamError(
             f"{where}: depth_camera: T_camera_depth is no rotation and shift; expected four rows of four numbers, in "
