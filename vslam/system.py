@@ -23,7 +23,7 @@ from vslam.places.loop_closer import LoopCloser
 from vslam.places.recall import Recall
 from vslam.tracking.relocalise import Recogniser
 from vslam.tracking.stages import StageClock
-from vslam.tracking.tracker import Tracker
+from vslam.tracking.tracker import Anchor, Tracker
 from vslam.tracking.view import Viewer
 from vslam.types import Camera, KeyframeRequest, LocalMap, LoopCandidate, RawFrame, Tracked, Trajectory
 from vslam.worker import Worker
@@ -136,7 +136,7 @@ class System:
         self._settle()
         with self._mapper.map.lock:
             anchors = [a for a in self._tracker.anchors if a.reference in self._mapper.map]
-            poses = [se3.inverse(a.T_frame_reference @ self._mapper.map.pose(a.reference)) for a in anchors]
+            poses = [se3.inverse(pose_of(anchor, self._mapper.map)) for anchor in anchors]
         return Trajectory(np.array([a.timestamp for a in anchors]), np.array(poses).reshape(-1, 4, 4))
 
     def keyframes(self) -> Trajectory:
@@ -285,6 +285,13 @@ class System:
                 "give frames in the order of time"
             )
         self._last_timestamp = timestamp
+
+
+def pose_of(anchor: Anchor, map_: Map) -> np.ndarray:
+    """`T_cw` (4, 4) of a tracked frame in the map as it is now."""
+    T_frame_reference = anchor.T_frame_reference.copy()
+    T_frame_reference[:3, 3] *= map_.metres_since(anchor.epoch, anchor.reference)
+    return T_frame_reference @ map_.pose(anchor.reference)
 
 
 def checked_frame(raw: RawFrame, camera: Camera) -> tuple[RawFrame, np.ndarray]:

@@ -16,7 +16,8 @@ from vslam.mapping.correct import correct_map
 from vslam.mapping.essential import EssentialGraph
 from vslam.places.loop_closer import bend
 from vslam.places.returns import Return
-from vslam.system import System
+from vslam.system import System, pose_of
+from vslam.tracking.tracker import Anchor
 
 MUCH, LITTLE = 0.1, 0.05
 """By what part depth has grown after one turn."""
@@ -105,6 +106,20 @@ def test_a_larger_world_looks_the_same():
     np.testing.assert_allclose(
         rotation @ rotation.swapaxes(1, 2), np.tile(np.eye(3), (len(rotation), 1, 1)), atol=1e-12
     )
+
+
+def test_frames_between_keyframes_grow_with_the_world():
+    """Before the growth they count in old metres, later in new ones; one that hung on a removed keyframe too."""
+    map_ = make_map().map
+    G = sim3.compose(1.3, se3.exp(np.array([0.3, -0.1, 0.2, 0.1, 0.4, -0.2])))
+    step = se3.exp(np.array([0.2, 0.1, -0.1, 0.0, 0.3, 0.0]))
+    before = [Anchor(0.0, keyframe, step, map_.epoch) for keyframe in map_.slot_of]
+    centres = np.stack([se3.inverse(pose_of(anchor, map_))[:3, 3] for anchor in before])
+    map_.remove_keyframe(1, 0)
+    correct_map(map_, {k: map_.pose(k) @ sim3.inverse(G) for k in map_.slot_of})
+    after = np.stack([se3.inverse(pose_of(anchor, map_))[:3, 3] for anchor in before])
+    np.testing.assert_allclose(after, sim3.apply(G, centres), atol=1e-9)
+    np.testing.assert_allclose(pose_of(Anchor(0.0, 0, step, map_.epoch), map_), step @ map_.pose(0), atol=1e-12)
 
 
 def test_each_keyframe_takes_what_it_saw_along_by_its_own_scale():

@@ -33,13 +33,15 @@ def correct_map(map_: Map, poses: Poses) -> None:
         grown = np.ones(len(old))  # new metres of each old one, by keyframe
         grown[list(map_.slot_of)] = 1.0 / scale
         stretch_keyframes(map_, grown)
+        map_.epoch += 1
+        if (grown != 1.0).any():
+            map_.growth[map_.epoch] = grown
         move = np.stack([se3.inverse(map_.pose(k)) @ sim3.compose(grown[k], T_cw) for k, T_cw in old.items()])
         rows = np.flatnonzero(points.alive)
         D, grown = move[points.born[rows]], grown[points.born[rows]]
         points.xyz[rows] = np.einsum("nij,nj->ni", D[:, :3, :3], points.xyz[rows]) + D[:, :3, 3]
         points.normal[rows] = np.einsum("nij,nj->ni", D[:, :3, :3], points.normal[rows]) / grown[:, None]
         points.size[rows] *= grown
-        map_.epoch += 1
 
 
 def rebased(keyframe: int, poses: Poses, known: list[int], old: Poses) -> np.ndarray:

@@ -140,6 +140,7 @@ class Map:
         self.frames: dict[int, Frame] = {}  # by slot
         self.slot_of: dict[int, int] = {}  # by keyframe id
         self.timestamp_of: list[float] = []  # by keyframe id, removed ones too
+        self.growth: dict[int, np.ndarray] = {}  # by the epoch that began with it: new metres of an old one, by keyframe
         self._retired: dict[int, Retired] = {}
 
     def __len__(self) -> int:
@@ -166,6 +167,10 @@ class Map:
     def retired(self) -> dict[int, Retired]:
         """Removed keyframes, by id."""
         return self._retired
+
+    def metres_since(self, epoch: int, keyframe: int) -> float:
+        """How many metres one of a keyframe's metres in an epoch is now."""
+        return float(np.prod([grown[keyframe] for began, grown in self.growth.items() if began > epoch]))
 
     def pose(self, keyframe: int) -> np.ndarray:
         """`T_cw` (4, 4) of a keyframe by id; a removed one moves with the keyframe it was tied to."""

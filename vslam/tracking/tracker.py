@@ -27,11 +27,13 @@ MAX_GAP_S = 0.5  # after a longer loss nothing is known of the motion
 
 @dataclass(frozen=True)
 class Anchor:
-    """A tracked frame's place in the final trajectory: relative to a keyframe, whatever becomes of its pose."""
+    """A tracked frame's place in the final trajectory: relative to a keyframe, whatever becomes of its pose; in the
+    metres that the keyframe had in the map of that `epoch`."""
 
     timestamp: float
     reference: int
     T_frame_reference: np.ndarray
+    epoch: int
 
 
 @dataclass(frozen=True)
@@ -268,7 +270,8 @@ class Tracker:
 
     def _remember(self, frame, reference, T_frame_reference, T_cw, point, local_map=None) -> None:
         self._follower.remember(frame, reference, T_frame_reference, T_cw, point, local_map)
-        self.anchors.append(Anchor(frame.timestamp, reference, T_frame_reference))
+        epoch = 0 if local_map is None else local_map.epoch
+        self.anchors.append(Anchor(frame.timestamp, reference, T_frame_reference, epoch))
 
     def _request(self, frame, reference, T_frame_reference, row, generation, noise=1.0, weak=False) -> None:
         visible, found = (
