@@ -140,7 +140,7 @@ class Map:
         self.frames: dict[int, Frame] = {}  # by slot
         self.slot_of: dict[int, int] = {}  # by keyframe id
         self.timestamp_of: list[float] = []  # by keyframe id, removed ones too
-        self.growth: dict[int, np.ndarray] = {}  # by the epoch that began with it: new metres of an old one, by keyframe
+        self.growth: dict[int, np.ndarray] = {}  # new metres of old ones by keyframe, by epoch
         self._retired: dict[int, Retired] = {}
 
     def __len__(self) -> int:
