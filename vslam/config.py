@@ -162,14 +162,7 @@ def load_config(path: str | Path | None = None, overrides: list[str] | tuple[str
     values: dict[str, Any] = {}
     where = "--set"
     if path is not None:
-        file = find_config(path)
-        where = str(file)
-        try:
-            values = yaml.safe_load(file.read_text()) or {}
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise VslamError(f"{file}: not YAML: {str(error).splitlines()[0]}") from None
-        if not isinstance(values, dict):
-            raise VslamError(f"{file}: expected 'key: value' lines, found a {type(values).__name__}")
+        where, values = read_values(path)
         from_dict(Config, values, where)  # so that a mistake of the file is blamed on the file
     for word in overrides:
         key, equals, text = word.partition("=")
@@ -188,6 +181,24 @@ def load_config(path: str | Path | None = None, overrides: list[str] | tuple[str
             raise VslamError(f"{where}: not a YAML value: {str(error).splitlines()[0]}") from None
         from_dict(Config, values, where)
     return from_dict(Config, values, where)
+
+
+def read_values(path: str | Path, training: bool = False) -> tuple[str, dict[str, Any]]:
+    """A configuration file's name and what it says; `path` and `training` as `find_config` takes them.
+
+    Raises:
+        VslamError: no such file, not YAML, no 'key: value' lines.
+    """
+    import yaml
+
+    file = find_config(path, training)
+    try:
+        values = yaml.safe_load(file.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise VslamError(f"{file}: not YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(values, dict):
+        raise VslamError(f"{file}: expected 'key: value' lines, found a {type(values).__name__}")
+    return str(file), values
 
 
 def find_config(path: str | Path, training: bool = False) -> Path:

@@ -125,15 +125,11 @@ def matching(session: Session, images: list[np.ndarray], binary: bool, count: in
         matrix = random_homography(rng, size, 20.0, (0.8, 1.25), 0.15, 0.05)
         warped = cv2.warpPerspective(image, matrix, size, borderMode=cv2.BORDER_REFLECT_101)
         noisy = np.clip(warped * 0.8 + rng.normal(0, 4, warped.shape), 0, 255).astype(np.uint8)
-        features = [_extract(session, view, binary, count) for view in (image, noisy)]
+        features = [best_described(session.run(as_input(view)), view.shape, binary, count) for view in (image, noisy)]
         keypoints, _, _, right, seen = score_pair(*features, matrix, image.shape)
         rows.append((keypoints, right, seen))
     keypoints, right, seen = np.array(rows, float).T
     return Matching(float(keypoints.mean()), float(right.mean()), float(right.sum() / max(seen.sum(), 1)))
-
-
-def _extract(session: Session, image: np.ndarray, binary: bool, count: int) -> tuple[np.ndarray, np.ndarray]:
-    return best_described(session.run(as_input(image)), image.shape, binary, count)
 
 
 def enter_manifest(manifest: Path, name: str, files: dict[str, Path], about: dict) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-import yaml
-
-from vslam.config import find_config, from_dict
-from vslam.errors import VslamError
+from vslam.config import from_dict, read_values
 from vslam.train.data.pairing import PairRules
 from vslam.train.data.pairs import PairConfig
+
+Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def load_train_config(path: str | Path) -> TrainConfig:
     Raises:
         VslamError: no such file, not YAML, unknown key.
     """
-    return _read(TrainConfig, path)
+    return read_settings(path, TrainConfig)
 
 
 def load_pair_rules(path: str | Path | None) -> PairRules:
@@ -72,13 +71,10 @@ def load_pair_rules(path: str | Path | None) -> PairRules:
     Raises:
         VslamError: as above.
     """
-    return PairRules() if path is None else _read(PairRules, path)
+    return PairRules() if path is None else read_settings(path, PairRules)
 
 
-def _read(kind: type, path: str | Path) -> Any:
-    file = find_config(path, training=True)
-    try:
-        values = yaml.safe_load(file.read_text()) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise VslamError(f"{file}: not YAML: {str(error).splitlines()[0]}") from None
-    return from_dict(kind, values, str(file))
+def read_settings(path: str | Path, kind: type[Settings]) -> Settings:
+    """A dataclass of settings from a YAML file or a shipped name."""
+    where, values = read_values(path, training=True)
+    return from_dict(kind, values, where)

@@ -13,6 +13,8 @@ from vslam.train.places.packs import GROUPS, PlacePack
 from vslam.train.places.season import change_season
 from vslam.train.places.settings import ViewConfig
 
+COARSEST = 5.0
+
 Spot = tuple[int, int]
 """An image, that is a view under one light: index of its pack, index in it."""
 
@@ -131,12 +133,12 @@ def places_of(relation: np.ndarray) -> float:
     return len(relation) / (relation == 1).sum(axis=1).mean()
 
 
-def coarsen(image: np.ndarray, rng: np.random.Generator, change=None, most: float = 5.0) -> np.ndarray:
-    """The image (H, W) as a camera of fewer pixels, by a factor up to `most`, would have seen it; same size and type.
+def coarsen(image: np.ndarray, rng: np.random.Generator, change=None) -> np.ndarray:
+    """The image (H, W) as a camera of fewer pixels, by a factor up to COARSEST, would see it; same size and type.
 
     `change(grey, rng)` is what happens to its small picture, float32 in 0 to 1: `change_season` for a web camera.
     """
-    factor = np.exp(rng.uniform(0, np.log(most)))
+    factor = np.exp(rng.uniform(0, np.log(COARSEST)))
     size = tuple(max(8, round(side / factor)) for side in image.shape[::-1])
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     if change is not None:

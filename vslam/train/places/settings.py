@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
-import yaml
-
-from vslam.config import find_config, from_dict
-from vslam.errors import VslamError
 from vslam.train.data.light import LightConfig
-
-Settings = TypeVar("Settings")
+from vslam.train.settings import read_settings
 
 
 @dataclass(frozen=True)
@@ -116,13 +110,3 @@ def load_place_config(path: str | Path) -> PlaceTrainConfig:
 def load_sequence_config(path: str | Path) -> SequenceTrainConfig:
     """Settings of the sequence model, in the same way."""
     return read_settings(path, SequenceTrainConfig)
-
-
-def read_settings(path: str | Path, kind: type[Settings]) -> Settings:
-    """A dataclass of settings from a YAML file or a shipped name."""
-    file = find_config(path, training=True)
-    try:
-        values = yaml.safe_load(file.read_text()) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise VslamError(f"{file}: not YAML: {str(error).splitlines()[0]}") from None
-    return from_dict(kind, values, str(file))
